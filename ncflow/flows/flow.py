@@ -1,0 +1,77 @@
+"""What every flow is: a vector field over lanes, and a way to read features, weights and energy off its state."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ncflow.flows.layout import Layout
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What can be measured of a state, lanes first.
+
+    Attributes:
+        features: (lanes, N, p) penultimate features, or None where only moments are known.
+        weights: W_1..W_M, each (lanes, outputs, inputs).
+        bias: (lanes, K) or None.
+        energy: (lanes,) the loss L including the decay terms.
+        layer_feature_norms: (lanes, layers) mean norms of H_1 .. penultimate.
+        moments: `metrics.Moments` of the features where they are cheaper than the features themselves.
+    """
+
+    features: Tensor | None
+    weights: list[Tensor]
+    bias: Tensor | None
+    energy: Tensor
+    layer_feature_norms: Tensor
+    moments: Any = None
+
+
+class Flow(ABC):
+    """A gradient flow dy/dt = field(y) of independent lanes; y is (lanes, size), float64, and time does not enter.
+
+    Attributes:
+        layout: the blocks of the state.
+        lanes: tensors with a leading lane axis that parametrise the field (decays ...), by name.
+        layers: M.
+        labels: (N,) class of each sample.
+    """
+
+    name = "flow"
+
+    def __init__(self, layout: Layout, lanes: dict[str, Tensor], layers: int, labels: Tensor):
+        self.layout, self.lanes, self.layers, self.labels = layout, lanes, layers, labels
+
+    @abstractmethod
+    def field(self, y: Tensor) -> Tensor:
+        """dy/dt, (lanes, size)."""
+
+    @abstractmethod
+    def observe(self, y: Tensor) -> Observation:
+        """Features, weights and energy of the states y."""
+
+    @abstractmethod
+    def moments(self, y: Tensor) -> Any:
+        """`metrics.Moments` of the penultimate features: the cheap part of `observe`, for events."""
+
+    def state(self, y: Tensor) -> dict[str, Tensor]:
+        """The state in the user's coordinates: "H", "W_1" .. "W_M", "b" as far as the model has them."""
+        return self.layout.unpack(y)
+
+    def head(self, y: Tensor) -> Tensor:
+        """(lanes, K, p) the classifier W_M."""
+        blocks = self.layout.unpack(y) if self.layers > 1 else self.state(y)
+        return blocks[f"W_{self.layers}"]
+
+    def select(self, index: Tensor) -> Self:
+        """The same flow of a subset of the lanes."""
+        chosen = copy.copy(self)
+        chosen.lanes = {name: value[index] for name, value in self.lanes.items()}
+        return chosen

@@ -1,0 +1,8 @@
+"""Integrators: one step method per file, and the driver that gives every lane its own steps."""
+
+from ncflow.integrators.adaptive import METHODS, Batch, Control, Inside, integrate
+from ncflow.integrators.chebyshev import Chebyshev
+from ncflow.integrators.dormand_prince import DormandPrince
+from ncflow.integrators.step import Step
+
+__all__ = ["METHODS", "Batch", "Chebyshev", "Control", "DormandPrince", "Inside", "Step", "integrate"]

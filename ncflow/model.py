@@ -1,0 +1,313 @@
+"""What is minimised: the unconstrained-features model and its data-tied sibling, as validated frozen dataclasses.
+
+Both share one loss,
+
+    L = (c/N) |logits - Y|_F^2 + sum_l (lambda_l/2) |W_l|_F^2 + (lambda_H/2) |H|_F^2 + (lambda_b/2) |b|^2,
+
+with logits = W_M ... W_1 H + b 1^T. In `UFM` the features H are free variables; in `DeepLinear` they are the data X, which
+are fixed. The conventions (letters, loss scale, bias modes) are those of the package docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ncflow.errors import BadInput, require
+
+BIASES = ("none", "free", "decayed")
+LOSSES = ("mse",)
+ACTIVATIONS = ("linear",)
+
+Numbers = float | Sequence[float]
+
+
+def _numbers(name: str, value: Any, *, ndim: int = 1, positive: bool = False) -> Any:
+    """`value` as a float or nested tuples of floats, every entry finite and not negative."""
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise BadInput(name, value, "a number or a sequence of numbers is accepted") from None
+    low = "greater than 0" if positive else "not negative"
+    inside = np.isfinite(array) & ((array > 0) if positive else (array >= 0))
+    require(array.ndim <= ndim and array.size > 0 and bool(inside.all()), name, value,
+            f"finite and {low}, one number or a sequence of at most {ndim} dimension(s)")
+    return float(array) if array.ndim == 0 else _tuples(array.tolist())
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _whole(name: str, value: Any, low: int) -> int:
+    require(isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low, name, value,
+            f"a whole number, at least {low}")
+    return int(value)
+
+
+def _choice(name: str, value: Any, accepted: tuple[str, ...]) -> None:
+    require(value in accepted, name, value, f"one of {', '.join(accepted)}")
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Weight decays lambda of each group, the factor in (lambda/2)|.|^2.
+
+    Attributes:
+        weights: one number for all layers; a sequence of length `layers` (> 1), one per layer; a sequence of any other
+            length, one per lane; or a (lanes, layers) array, of which either axis may have length 1.
+        features: one number or one per lane.
+        bias: one number or one per lane; used when the model's bias is "decayed".
+    """
+
+    weights: Any = 5e-4
+    features: Numbers = 5e-4
+    bias: Numbers = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", _numbers("decay.weights", self.weights, ndim=2))
+        object.__setattr__(self, "features", _numbers("decay.features", self.features))
+        object.__setattr__(self, "bias", _numbers("decay.bias", self.bias))
+
+
+@dataclass(frozen=True)
+class Isotropic:
+    """Input data known by its moments: the model's `inputs` when only the geometry matters.
+
+    Class means are `amplitude` (r) times orthonormal vectors and the total within-class scatter is E E^T = n v2 I with
+    v2 = `noise`; i.i.d. noise of standard deviation eps per coordinate corresponds to v2 = K eps^2.
+    """
+
+    amplitude: float
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "amplitude", _numbers("inputs.amplitude", self.amplitude, ndim=0, positive=True))
+        object.__setattr__(self, "noise", _numbers("inputs.noise", self.noise, ndim=0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Classifier:
+    """The part that `UFM` and `DeepLinear` share: classes, layers above the features, loss and bias."""
+
+    classes: int
+    samples_per_class: int | Sequence[int] = 100
+    layers: int = 1
+    loss: str = "mse"
+    loss_scale: float = 0.5
+    bias: str = "none"
+    activation: str = "linear"
+
+    def _validate(self) -> None:
+        object.__setattr__(self, "classes", _whole("classes", self.classes, 2))
+        object.__setattr__(self, "layers", _whole("layers", self.layers, 1))
+        n = self.samples_per_class
+        if isinstance(n, Sequence | np.ndarray):
+            require(len(n) == self.classes, "samples_per_class", n,
+                    f"one number or a sequence of {self.classes} (one per class)")
+            object.__setattr__(self, "samples_per_class", tuple(_whole("samples_per_class", v, 1) for v in n))
+        else:
+            object.__setattr__(self, "samples_per_class", _whole("samples_per_class", n, 1))
+        _choice("loss", self.loss, LOSSES)
+        _choice("bias", self.bias, BIASES)
+        _choice("activation", self.activation, ACTIVATIONS)
+        object.__setattr__(self, "loss_scale", _numbers("loss_scale", self.loss_scale, ndim=0, positive=True))
+
+    @cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """n_k for k = 1..K."""
+        n = self.samples_per_class
+        return (n,) * self.classes if isinstance(n, int) else tuple(n)
+
+    @property
+    def samples(self) -> int:
+        """N = sum of n_k."""
+        return sum(self.class_counts)
+
+    @property
+    def balanced(self) -> bool:
+        return len(set(self.class_counts)) == 1
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N,) class of each sample, classes contiguous."""
+        return np.repeat(np.arange(self.classes), self.class_counts)
+
+
+def _widths(name: str, value: Any, count: int, low: int) -> tuple[int, ...]:
+    widths = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * count
+    require(len(widths) == count, name, value, f"one number or a sequence of {count}")
+    for w in widths:
+        require(isinstance(w, int | np.integer) and w >= low, name, value,
+                f"at least {low}, the number of classes: a narrower layer cannot carry one direction per class")
+    return tuple(int(w) for w in widths)
+
+
+def _lane_count(name: str, lengths: list[int]) -> int:
+    several = sorted({n for n in lengths if n != 1})
+    require(len(several) <= 1, name, several, "sequences over lanes must have one common length")
+    return several[0] if several else 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UFM(_Classifier):
+    """Unconstrained-features model: features H (p_0 x N) are free, `layers` = M weight matrices stand above them.
+
+    Mixon, Parshall and Pi (2020) for M = 1; Tirer and Bruna (2022), Dang et al. (2023) for more layers.
+
+    Attributes:
+        classes: K >= 2.
+        samples_per_class: n, or n_1..n_K.
+        width: one number, or p_0..p_{M-1}: width of the features and of each hidden layer; all at least K.
+        layers: M >= 1; W_1 is (p_1 x p_0), ..., the head W_M is (K x p_{M-1}).
+        loss: "mse".
+        loss_scale: c in (c/N)|.|_F^2; 1/2 is the theory convention, 1/K is PyTorch's `MSELoss` mean.
+        bias: "none", "free" (not decayed) or "decayed" head bias.
+        activation: "linear".
+        decay: a `Decay`, or one number for weights and features (and the bias if it is decayed).
+        mobility: theta in dH/dt = -theta dL/dH, one number or one per lane; 1 is the plain UFM.
+
+    Raises:
+        BadInput: a field outside what is accepted; the message names it.
+    """
+
+    width: int | Sequence[int] = 64
+    decay: Decay | float = field(default_factory=Decay)
+    mobility: Numbers = 1.0
+
+    def __post_init__(self) -> None:
+        self._validate()
+        object.__setattr__(self, "width", _widths("width", self.width, self.layers, self.classes))
+        if not isinstance(self.decay, Decay):
+            both = _numbers("decay", self.decay)
+            column = both if isinstance(both, float) else tuple((v,) for v in both)
+            object.__setattr__(self, "decay", Decay(column, both, both if self.bias == "decayed" else 0.0))
+        object.__setattr__(self, "mobility", _numbers("mobility", self.mobility, positive=True))
+        require(self.bias != "free" or not np.any(self.decay.bias), "decay.bias", self.decay.bias,
+                'must be 0 when bias = "free"; use bias = "decayed" to decay it')
+        _ = self.lanes
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """(p_0, ..., p_{M-1})."""
+        return self.width  # type: ignore[return-value]
+
+    @cached_property
+    def weight_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Shapes of W_1..W_M, (outputs, inputs)."""
+        return tuple(zip((*self.widths[1:], self.classes), self.widths, strict=True))
+
+    @cached_property
+    def _weight_decays(self) -> np.ndarray:
+        array = np.asarray(self.decay.weights, dtype=float)
+        if array.ndim == 1:
+            array = array[None, :] if self.layers > 1 and array.size == self.layers else array[:, None]
+        array = array.reshape(1, 1) if array.ndim == 0 else array
+        require(array.shape[1] in (1, self.layers), "decay.weights", self.decay.weights,
+                f"1 or {self.layers} (layers) columns")
+        return array
+
+    @cached_property
+    def lanes(self) -> int:
+        """Number of lanes that the numeric fields span (1 if none is a sequence)."""
+        sizes = [np.size(v) for v in (self.decay.features, self.decay.bias, self.mobility)]
+        return _lane_count("decay and mobility", [*sizes, self._weight_decays.shape[0]])
+
+    @property
+    def weight_decays(self) -> np.ndarray:
+        """(lanes, M) lambda_1..lambda_M."""
+        return np.broadcast_to(self._weight_decays, (self.lanes, self.layers)).copy()
+
+    @property
+    def feature_decays(self) -> np.ndarray:
+        """(lanes,) lambda_H."""
+        return np.broadcast_to(np.asarray(self.decay.features, dtype=float), (self.lanes,)).copy()
+
+    @property
+    def bias_decays(self) -> np.ndarray:
+        """(lanes,) lambda_b; zero unless the bias is decayed."""
+        used = self.decay.bias if self.bias == "decayed" else 0.0
+        return np.broadcast_to(np.asarray(used, dtype=float), (self.lanes,)).copy()
+
+    @property
+    def mobilities(self) -> np.ndarray:
+        """(lanes,) theta."""
+        return np.broadcast_to(np.asarray(self.mobility, dtype=float), (self.lanes,)).copy()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DeepLinear(_Classifier):
+    """Linear network of `layers` = M weight matrices on fixed data X: logits = W_M ... W_1 X + b 1^T, one decay for all.
+
+    The data-tied counterpart of `UFM`: what a bias-free MLP with M - 1 hidden layers becomes without its activation.
+
+    Attributes:
+        inputs: X, an array (d x N) with the samples of a class contiguous, or `Isotropic` moments.
+        classes, samples_per_class, layers, loss, loss_scale, bias, activation: as in `UFM`; M counts the weight layers
+            above the input, so an MLP with d hidden layers has M = d + 1. A bias is decayed by `decay` if "decayed".
+        width: one number, or p_1..p_{M-1}; at least K. The fixed point does not depend on it.
+        decay: lambda of every layer, one number or one per lane.
+
+    Raises:
+        BadInput: a field outside what is accepted; the message names it.
+    """
+
+    inputs: Any
+    width: int | Sequence[int] = 64
+    decay: Numbers = 5e-4
+
+    def __post_init__(self) -> None:
+        self._validate()
+        object.__setattr__(self, "width", _widths("width", self.width, self.layers - 1, self.classes))
+        object.__setattr__(self, "decay", _numbers("decay", self.decay))
+        if isinstance(self.inputs, Isotropic):
+            require(self.balanced, "samples_per_class", self.samples_per_class, "equal classes with Isotropic inputs")
+            return
+        try:
+            X = np.array(self.inputs, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise BadInput("inputs", type(self.inputs), "an array (d, N) or Isotropic(amplitude, noise)") from None
+        require(X.ndim == 2 and X.shape[1] == self.samples, "inputs", f"array of shape {X.shape}",
+                f"shape (d, N) with N = {self.samples}, the sum of samples_per_class")
+        require(bool(np.isfinite(X).all()), "inputs", "an array with NaN or infinite entries", "finite entries")
+        X.setflags(write=False)
+        object.__setattr__(self, "inputs", X)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """(p_1, ..., p_{M-1})."""
+        return self.width  # type: ignore[return-value]
+
+    @property
+    def input_size(self) -> int:
+        """d; for `Isotropic` data the K directions of the class means."""
+        return self.classes if isinstance(self.inputs, Isotropic) else self.inputs.shape[0]
+
+    @cached_property
+    def weight_shapes(self) -> tuple[tuple[int, int], ...]:
+        """Shapes of W_1..W_M, (outputs, inputs)."""
+        return tuple(zip((*self.widths, self.classes), (self.input_size, *self.widths), strict=True))
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes that `decay` spans."""
+        return int(np.size(self.decay))
+
+    @property
+    def decays(self) -> np.ndarray:
+        """(lanes,) lambda."""
+        return np.atleast_1d(np.asarray(self.decay, dtype=float))
+
+    @property
+    def weight_decays(self) -> np.ndarray:
+        """(lanes, M), the same lambda for every layer."""
+        return np.repeat(self.decays[:, None], self.layers, axis=1)
+
+    @property
+    def bias_decays(self) -> np.ndarray:
+        """(lanes,) lambda_b; zero unless the bias is decayed."""
+        return self.decays if self.bias == "decayed" else np.zeros(self.lanes)
