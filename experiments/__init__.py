@@ -1,0 +1,1 @@
+"""Experiments: theory, simulation and real networks laid side by side, and the command line."""

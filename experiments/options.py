@@ -1,0 +1,128 @@
+"""Command-line options generated from the configuration dataclasses, and errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, field, fields, make_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import tyro
+
+from ncflow.errors import BadInput
+
+PROTOCOL_HELP = {
+    "dataset": "digits (embedded), mnist, fashion_mnist or cifar10",
+    "architecture": "mlp",
+    "subset": "train on this many images, the same number of each class",
+    "scaling": "standardised or unit",
+    "data_seed": "seed of the subset",
+    "depth": "hidden layers",
+    "width": "units of each hidden layer, at least the number of classes",
+    "activation": "of the hidden layers: relu, gelu, tanh, ...",
+    "biases": "whether layers have biases",
+    "seeds": "seeds of initialisation and mini-batch order, one lane each",
+    "decays": "weight decays on all parameters, one lane each",
+    "batch_size": "images in a mini-batch",
+    "lr": "learning rate at the start of each phase",
+    "optimiser": "adam (coupled decay) or sgd",
+    "momentum": "of sgd",
+    "nesterov": "whether the momentum is Nesterov's",
+    "schedule": "cosine over each phase, or constant",
+    "epochs_ce": "length of phase 1, cross-entropy",
+    "epochs_mse": "length of phase 2, mean squared error",
+    "measure_every": "epochs between measurements",
+    "threshold": "NC1 below which a network counts as collapsed",
+    "nc1": "definition of NC1",
+}
+
+
+COMMON: dict[str, tuple[Any, Any, str]] = {
+    "out": (str, "runs", "folder for results"),
+    "data": (str | None, None, "folder of the data sets; default the environment's NCFLOW_DATA, else the user's cache"),
+    "device": (str, "cpu", "cpu or cuda"),
+    "seed": (int, 0, "seed of the simulation's random start"),
+    "json": (bool, False, "print one JSON object on stdout and nothing else there"),
+}
+
+
+def options_of(config: type, help: dict[str, str], name: str, doc: str) -> type:
+    """A dataclass of command-line options: the fields of `config`, whose default is what `config` decides, and `COMMON`."""
+    hints = get_type_hints(config)
+    made = []
+    for f in fields(config):
+        default = None if f.default is MISSING else f.default
+        kind: Any = hints[f.name] if default is not None else hints[f.name] | None
+        shown = "by data set" if default is None and f.name != "subset" else "all" if default is None else None
+        arg = tyro.conf.arg(help=help[f.name], metavar=_metavar(hints[f.name]), **({"help_behavior_hint": f"(default: {shown})"} if shown else {}))
+        made.append((f.name, Annotated[kind, arg], field(default=default)))
+    for key, (kind, default, text) in COMMON.items():
+        made.append((key, Annotated[kind, tyro.conf.arg(help=text)], field(default=default)))
+    options = make_dataclass(name, made, frozen=True, kw_only=True)
+    options.__doc__ = doc
+    return options
+
+
+def _metavar(kind: Any) -> str | None:
+    """What a value looks like in --help; None leaves it to tyro."""
+    members = [k for k in get_args(kind) if k is not NoneType] if isinstance(kind, UnionType) else [kind]
+    single = get_args(members[0])[0] if get_origin(members[0]) is tuple else members[0]
+    if single is bool:
+        return None
+    return single.__name__.upper() + (" ..." if single is not members[0] else "")
+
+
+def build(config: type, options: Any) -> Any:
+    """`config` from the options that have a value."""
+    values = {f.name: getattr(options, f.name) for f in fields(config)}
+    return config(**{name: value for name, value in values.items() if value is not None})
+
+
+class UsageError(BadInput):
+    """A command line that cannot be read, in one line."""
+
+    def __init__(self, message: str):
+        ValueError.__init__(self, message)
+
+
+def parse(commands: dict[str, Any], args: Sequence[str], description: str) -> tuple[str, Any]:
+    """The subcommand called for and its options.
+
+    Raises:
+        UsageError: what tyro says of a bad command line, without its frame.
+        SystemExit: with code 0 after --help.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            chosen = tyro.extras.subcommand_cli_from_dict(
+                commands, prog="ncflow", description=description, args=list(args))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(printed.getvalue())) from None
+    name = next(a for a in args if a in commands)
+    return name, chosen
+
+
+def _one_line(text: str) -> str:
+    """The first paragraph of tyro's framed message, from its title on."""
+    lines = []
+    for line in text.splitlines():
+        bare = line.strip("│╭╮╰╯ ")
+        if set(bare) <= {"─"}:
+            if lines:
+                break
+            continue
+        title = re.fullmatch(r"─+ (.*?) ─+", bare)
+        if not title:
+            lines.append(bare)
+    text = re.sub(r"\s+", " ", " ".join(lines)).strip()
+    wrong = re.fullmatch(r"Error parsing (--\S+): no type matching (.*) could be instantiated from \['(.*)'\]\.?", text)
+    if wrong:
+        kind = re.sub(r"[{}\[\]]|None|\|", "", wrong[2]).split()[0]
+        return f"{wrong[1]} = {wrong[3]!r}: {kind} is accepted"
+    return text
