@@ -1,0 +1,180 @@
+"""Many multilayer perceptrons of one shape, trained side by side.
+
+L lanes share one flat parameter tensor (L, P) and one flat gradient tensor; layers are views into them, so an
+optimiser sees one tensor and a lane is one row. The backward pass is written out (a dozen batched matrix
+products straight into the gradient's views), because at these sizes autograd's bookkeeping would cost more
+than the arithmetic.
+
+Letters as in the engine: layer l maps A_{l-1} to phi(A_{l-1} W_l^T + b_l), A_0 = inputs; the last of the M =
+depth + 1 layers is the head and has no activation; the features are A_{M-1}, what enters the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from ncflow.errors import require
+
+_aten = torch.ops.aten
+_ROW = 64  # rows are multiples of this, so that vector kernels treat a lane alike wherever it stands
+
+
+@dataclass(frozen=True)
+class Activation:
+    """phi and its pullback.
+
+    Attributes:
+        forward: z -> phi(z); overwrites z when `in_place`.
+        backward: (g, v) -> g phi'(z), where v is phi(z) if `in_place`, else z.
+        in_place: the derivative is known from phi(z) alone, so z need not be kept.
+    """
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+    in_place: bool = True
+
+
+#: Activations by name, with PyTorch's default parameters (leaky slope 0.01, ELU scale 1, exact GELU).
+ACTIVATIONS = MappingProxyType(
+    {
+        "linear": Activation(lambda z: z, lambda g, a: g),
+        "relu": Activation(torch.relu_, lambda g, a: _aten.threshold_backward(g, a, 0)),
+        "leaky_relu": Activation(
+            lambda z: torch.nn.functional.leaky_relu_(z, 0.01),
+            lambda g, a: _aten.leaky_relu_backward(g, a, 0.01, True),
+        ),
+        "elu": Activation(torch.nn.functional.elu_, lambda g, a: _aten.elu_backward(g, 1, 1, 1, True, a)),
+        "tanh": Activation(torch.tanh_, _aten.tanh_backward),
+        "gelu": Activation(torch.nn.functional.gelu, _aten.gelu_backward, in_place=False),
+        "silu": Activation(torch.nn.functional.silu, _aten.silu_backward, in_place=False),
+    }
+)
+
+#: d(mean loss)/d(logits) for logits (L, B, K) and one-hot targets Y of the same shape; overwrites the logits.
+LOSSES = MappingProxyType(
+    {
+        "cross_entropy": lambda z, Y: torch.softmax(z, -1).sub_(Y).div_(z.shape[1]),
+        "mse": lambda z, Y: z.sub_(Y).mul_(2 / (z.shape[1] * z.shape[2])),
+    }
+)
+
+
+class LaneMLP:
+    """L perceptrons Flatten -> (Linear -> phi) x depth -> Linear of one shape.
+
+    Args:
+        sizes: (d, p_1, ..., p_depth, K).
+        seeds: one per lane; weights are Kaiming normal (fan in, gain sqrt(2), head included; He et al. 2015),
+            biases zero. A lane's draw depends on its seed and the shape only: not on the other lanes, the
+            dtype or the device.
+        activation: a name of `ACTIVATIONS`.
+        biases: with b_l, or without.
+        dtype, device: of parameters and arithmetic.
+
+    Attributes:
+        theta, grad: (L, P) parameters and gradient, each row [W_1 .. W_M, b_1 .. b_M] and zeros up to P.
+        parameters: of one lane.
+        weights, biases: views W_l (L, p_l, p_{l-1}) and b_l (L, p_l) into `theta`; `biases` is empty without
+            biases.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        seeds: Sequence[int],
+        *,
+        activation: str = "relu",
+        biases: bool = True,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", sizes, "(inputs, ..., classes), all positive")
+        require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
+        require(len(seeds) >= 1, "seeds", seeds, "one per lane, at least one")
+        self.phi = ACTIVATIONS[activation]
+        self.shapes = tuple(zip(sizes[1:], sizes[:-1], strict=True))
+        self.parameters = sum(o * i + o * biases for o, i in self.shapes)
+        row = -(-self.parameters // _ROW) * _ROW
+        self.theta = torch.zeros(len(seeds), row, dtype=dtype, device=device)
+        self.grad = torch.zeros_like(self.theta)
+        self.weights, self.biases = self._views(self.theta, biases)
+        self._draw(seeds)
+        self._transposed = [W.mT for W in self.weights]
+        self._rows = [b.unsqueeze(1) for b in self.biases] or [None] * len(self.shapes)
+        self._weight_grads, bias_grads = self._views(self.grad, biases)
+        self._bias_grads = bias_grads or [None] * len(self.shapes)
+
+    @property
+    def lanes(self) -> int:
+        return self.theta.shape[0]
+
+    @property
+    def layers(self) -> int:
+        """M = depth + 1."""
+        return len(self.shapes)
+
+    def named(self) -> dict[str, Tensor]:
+        """Views by name: "W_1" .. "W_M" (L, outputs, inputs), "b_1" .. "b_M" (L, outputs)."""
+        return {
+            f"{letter}_{i}": view
+            for letter, views in (("W", self.weights), ("b", self.biases))
+            for i, view in enumerate(views, 1)
+        }
+
+    def work(self, batch: int) -> float:
+        """Floating-point operations of one batched product, mean over the layers, at this batch size."""
+        return 2 * self.lanes * batch * sum(o * i for o, i in self.shapes) / self.layers
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (L, B, K) and features (L, B, p_depth) of inputs (L, B, d), or (B, d) for all lanes."""
+        a = x if x.ndim == 3 else x.expand(self.lanes, *x.shape)
+        for Wt, b in zip(self._transposed[:-1], self._rows, strict=False):
+            a = self.phi.forward(_affine(a, Wt, b))
+        return _affine(a, self._transposed[-1], self._rows[-1]), a
+
+    def gradient(self, x: Tensor, targets: Tensor, loss: str) -> Tensor:
+        """Set `grad` to the gradient of each lane's mean loss over its batch, without decay, and return it.
+
+        Args:
+            x: (L, B, d).
+            targets: (L, B, K), one-hot.
+            loss: "cross_entropy", mean over B; or "mse", mean over B K.
+        """
+        phi, a = self.phi, x
+        inputs, kept = [a], []
+        for Wt, b in zip(self._transposed[:-1], self._rows, strict=False):
+            z = _affine(a, Wt, b)
+            a = phi.forward(z)
+            inputs.append(a)
+            kept.append(a if phi.in_place else z)
+        delta = LOSSES[loss](_affine(a, self._transposed[-1], self._rows[-1]), targets)
+        for i in range(self.layers - 1, -1, -1):
+            torch.bmm(delta.mT, inputs[i], out=self._weight_grads[i])
+            if (b := self._bias_grads[i]) is not None:
+                torch.sum(delta, 1, out=b)
+            if i:
+                delta = phi.backward(torch.bmm(delta, self.weights[i]), kept[i - 1])
+        return self.grad
+
+    def _views(self, flat: Tensor, biases: bool) -> tuple[list[Tensor], list[Tensor]]:
+        weights = [o * i for o, i in self.shapes]
+        parts = flat[:, : self.parameters].split(weights + [o for o, _ in self.shapes] * biases, dim=1)
+        W = [part.view(-1, o, i) for part, (o, i) in zip(parts, self.shapes, strict=False)]
+        return W, list(parts[len(weights) :])
+
+    def _draw(self, seeds: Sequence[int]) -> None:
+        for lane, seed in enumerate(seeds):
+            generator = torch.Generator().manual_seed(seed)
+            for W in self.weights:
+                drawn = torch.empty(W.shape[1:])
+                torch.nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)
+                W[lane] = drawn
+
+
+def _affine(a: Tensor, Wt: Tensor, b: Tensor | None) -> Tensor:
+    return torch.bmm(a, Wt) if b is None else torch.baddbmm(b, a, Wt)
