@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ncflow import metrics
 from ncflow.errors import require
+from ncflow.model import _numbers
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Crossing:
     falling: bool = True
 
     def __post_init__(self) -> None:
-        names = tuple(n for n in metrics.NAMES if "samples" not in metrics.METRICS[n].needs)
+        names = tuple(n for n in metrics.NAMES if not {"samples", "loss"} & set(metrics.METRICS[n].needs))
         require(self.metric in names, "event.metric", self.metric, f"one of {', '.join(names)}")
-        require(isinstance(self.level, float | int) and 0 < self.level < float("inf"), "event.level", self.level,
-                "a finite number greater than 0")
+        object.__setattr__(self, "level", _numbers("event.level", self.level, ndim=0, positive=True))
 
     @property
     def name(self) -> str:
-        return f"{self.metric} {'<' if self.falling else '>'} {self.level:g}"
+        """As in the record, with every digit of the level."""
+        return f"{self.metric} {'<' if self.falling else '>'} {self.level!r}"

@@ -47,6 +47,7 @@ def given(model: UFM | DeepLinear, initial: dict[str, Any]) -> tuple[dict[str, T
     if model.bias != "none":
         shapes["b"] = (model.classes,)
         expected.add("b")
+    require(isinstance(initial, dict), "initial", type(initial).__name__, "a dict of arrays")
     require(set(initial) - {"b"} == expected - {"b"} and set(initial) <= expected, "initial", sorted(initial),
             f"entries {', '.join(sorted(expected))} (b may be left out and is then zero)")
     weights = initial["W"]

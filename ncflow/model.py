@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from ncflow.activations import ACTIVATIONS
 from ncflow.errors import BadInput, require
+from ncflow.losses import LOSSES
 
 BIASES = ("none", "free", "decayed")
-LOSSES = ("mse",)
-ACTIVATIONS = ("linear",)
+NORMALIZATIONS = ("none", "batch")
+CLASSIFIERS = ("free", "etf")
 
 Numbers = float | Sequence[float]
 
@@ -29,9 +31,11 @@ Numbers = float | Sequence[float]
 def _numbers(name: str, value: Any, *, ndim: int = 1, positive: bool = False) -> Any:
     """`value` as a float or nested tuples of floats, every entry finite and not negative."""
     try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise BadInput(name, value, "a number or a sequence of numbers is accepted") from None
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, dtype=object)  # rows of unequal length
+    require(array.dtype.kind in "iuf", name, value, "a number or a sequence of numbers is accepted")
+    array = array.astype(float)
     low = "greater than 0" if positive else "not negative"
     inside = np.isfinite(array) & ((array > 0) if positive else (array >= 0))
     require(array.ndim <= ndim and array.size > 0 and bool(inside.all()), name, value,
@@ -101,6 +105,9 @@ class _Classifier:
     loss_scale: float = 0.5
     bias: str = "none"
     activation: str = "linear"
+    activation_scale: Numbers = 1.0
+    smoothing: float = 0.0
+    focal_gamma: float = 0.0
 
     def _validate(self) -> None:
         object.__setattr__(self, "classes", _whole("classes", self.classes, 2))
@@ -114,7 +121,13 @@ class _Classifier:
             object.__setattr__(self, "samples_per_class", _whole("samples_per_class", n, 1))
         _choice("loss", self.loss, LOSSES)
         _choice("bias", self.bias, BIASES)
-        _choice("activation", self.activation, ACTIVATIONS)
+        _choice("activation", self.activation, tuple(ACTIVATIONS))
+        object.__setattr__(self, "activation_scale", _numbers("activation_scale", self.activation_scale, positive=True))
+        for name, loss in (("smoothing", "label_smoothing"), ("focal_gamma", "focal")):
+            value = _numbers(name, getattr(self, name), ndim=0)
+            require(value == 0 or self.loss == loss, name, value, f'0 unless loss = "{loss}"')
+            object.__setattr__(self, name, value)
+        require(self.smoothing < 1, "smoothing", self.smoothing, "below 1")
         object.__setattr__(self, "loss_scale", _numbers("loss_scale", self.loss_scale, ndim=0, positive=True))
 
     @cached_property
@@ -122,6 +135,16 @@ class _Classifier:
         """n_k for k = 1..K."""
         n = self.samples_per_class
         return (n,) * self.classes if isinstance(n, int) else tuple(n)
+
+    @property
+    def activation_scales(self) -> np.ndarray:
+        """(lanes,) the knob a of a phi(x/a)."""
+        return np.broadcast_to(np.asarray(self.activation_scale, dtype=float), (self.lanes,)).copy()
+
+    @property
+    def lanes(self) -> int:
+        """Number of lanes that the numeric fields span (1 if none is a sequence)."""
+        raise NotImplementedError
 
     @property
     def samples(self) -> int:
@@ -142,8 +165,8 @@ def _widths(name: str, value: Any, count: int, low: int) -> tuple[int, ...]:
     widths = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * count
     require(len(widths) == count, name, value, f"one number or a sequence of {count}")
     for w in widths:
-        require(isinstance(w, int | np.integer) and w >= low, name, value,
-                f"at least {low}, the number of classes: a narrower layer cannot carry one direction per class")
+        require(isinstance(w, int | np.integer) and w >= low, name, value, f"a whole number, at least {low}, the number of "
+                "classes: a narrower layer cannot carry one direction per class")
     return tuple(int(w) for w in widths)
 
 
@@ -164,12 +187,17 @@ class UFM(_Classifier):
         samples_per_class: n, or n_1..n_K.
         width: one number, or p_0..p_{M-1}: width of the features and of each hidden layer; all at least K.
         layers: M >= 1; W_1 is (p_1 x p_0), ..., the head W_M is (K x p_{M-1}).
-        loss: "mse".
+        loss: "mse", "cross_entropy", "label_smoothing" (with `smoothing`) or "focal" (with `focal_gamma`).
         loss_scale: c in (c/N)|.|_F^2; 1/2 is the theory convention, 1/K is PyTorch's `MSELoss` mean.
         bias: "none", "free" (not decayed) or "decayed" head bias.
-        activation: "linear".
+        activation: a name of `ncflow.activations.ACTIVATIONS`, applied to the output of every layer below the head (not to the
+            free features), as a phi(x/a) with a = `activation_scale`, one number or one per lane.
         decay: a `Decay`, or one number for weights and features (and the bias if it is decayed).
         mobility: theta in dH/dt = -theta dL/dH, one number or one per lane; 1 is the plain UFM.
+        nonnegative: whether the features are constrained to H >= 0, as what follows a ReLU.
+        normalization: "none", or "batch": the features are a ReLU of `streams` batch-normalised blocks summed on one residual
+            stream, gamma and beta decayed like the head and the blocks by `decay.features`; one layer.
+        classifier: "free", or "etf": the head is a simplex ETF with rows of norm 1 and does not move.
 
     Raises:
         BadInput: a field outside what is accepted; the message names it.
@@ -178,10 +206,25 @@ class UFM(_Classifier):
     width: int | Sequence[int] = 64
     decay: Decay | float = field(default_factory=Decay)
     mobility: Numbers = 1.0
+    nonnegative: bool = False
+    normalization: str = "none"
+    streams: int = 1
+    classifier: str = "free"
 
     def __post_init__(self) -> None:
         self._validate()
         object.__setattr__(self, "width", _widths("width", self.width, self.layers, self.classes))
+        require(isinstance(self.nonnegative, bool), "nonnegative", self.nonnegative, "True or False")
+        _choice("normalization", self.normalization, NORMALIZATIONS)
+        _choice("classifier", self.classifier, CLASSIFIERS)
+        object.__setattr__(self, "streams", _whole("streams", self.streams, 1))
+        require(self.activation == "linear" or self.layers > 1, "activation", self.activation,
+                '"linear" with one layer: it acts on hidden layers (nonnegative = True constrains the features)')
+        batch = self.normalization == "batch"
+        require(batch or self.streams == 1, "streams", self.streams, '1 unless normalization = "batch"')
+        require(not batch or self.layers == 1, "layers", self.layers, '1 with normalization = "batch"')
+        require(not (batch and self.nonnegative), "nonnegative", True, 'False with normalization = "batch", whose ReLU does it')
+        require(not (batch and self.classifier == "etf"), "classifier", self.classifier, '"free" with normalization = "batch"')
         if not isinstance(self.decay, Decay):
             both = _numbers("decay", self.decay)
             column = both if isinstance(both, float) else tuple((v,) for v in both)
@@ -214,8 +257,8 @@ class UFM(_Classifier):
     @cached_property
     def lanes(self) -> int:
         """Number of lanes that the numeric fields span (1 if none is a sequence)."""
-        sizes = [np.size(v) for v in (self.decay.features, self.decay.bias, self.mobility)]
-        return _lane_count("decay and mobility", [*sizes, self._weight_decays.shape[0]])
+        sizes = [np.size(v) for v in (self.decay.features, self.decay.bias, self.mobility, self.activation_scale)]
+        return _lane_count("decay, mobility and activation_scale", [*sizes, self._weight_decays.shape[0]])
 
     @property
     def weight_decays(self) -> np.ndarray:
@@ -243,11 +286,12 @@ class UFM(_Classifier):
 class DeepLinear(_Classifier):
     """Linear network of `layers` = M weight matrices on fixed data X: logits = W_M ... W_1 X + b 1^T, one decay for all.
 
-    The data-tied counterpart of `UFM`: what a bias-free MLP with M - 1 hidden layers becomes without its activation.
+    The data-tied counterpart of `UFM`: what a bias-free MLP with M - 1 hidden layers becomes without its activation. With an
+    `activation` it is that MLP, under exact gradient flow.
 
     Attributes:
         inputs: X, an array (d x N) with the samples of a class contiguous, or `Isotropic` moments.
-        classes, samples_per_class, layers, loss, loss_scale, bias, activation: as in `UFM`; M counts the weight layers
+        classes, samples_per_class, layers, loss, loss_scale, bias, activation ...: as in `UFM`; M counts the weight layers
             above the input, so an MLP with d hidden layers has M = d + 1. A bias is decayed by `decay` if "decayed".
         width: one number, or p_1..p_{M-1}; at least K. The fixed point does not depend on it.
         decay: lambda of every layer, one number or one per lane.
@@ -264,7 +308,10 @@ class DeepLinear(_Classifier):
         self._validate()
         object.__setattr__(self, "width", _widths("width", self.width, self.layers - 1, self.classes))
         object.__setattr__(self, "decay", _numbers("decay", self.decay))
+        _ = self.lanes
         if isinstance(self.inputs, Isotropic):
+            require(self.loss == "mse" and self.activation == "linear", "inputs", self.inputs,
+                    "an array unless loss is mse and activation linear: moments are not enough")
             require(self.balanced, "samples_per_class", self.samples_per_class, "equal classes with Isotropic inputs")
             return
         try:
@@ -294,13 +341,13 @@ class DeepLinear(_Classifier):
 
     @property
     def lanes(self) -> int:
-        """Number of lanes that `decay` spans."""
-        return int(np.size(self.decay))
+        """Number of lanes that `decay` and `activation_scale` span."""
+        return _lane_count("decay and activation_scale", [np.size(self.decay), np.size(self.activation_scale)])
 
     @property
     def decays(self) -> np.ndarray:
         """(lanes,) lambda."""
-        return np.atleast_1d(np.asarray(self.decay, dtype=float))
+        return np.broadcast_to(np.asarray(self.decay, dtype=float), (self.lanes,)).copy()
 
     @property
     def weight_decays(self) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from ncflow import metrics
@@ -14,6 +15,8 @@ from ncflow.trajectory import Trajectory
 
 UNITS = {"energy": ("loss", "loss including decay terms"), "weight_norm": ("weight", "Frobenius norm of W_1 .. W_M"),
          "bias_norm": ("bias", "norm of the head bias"),
+         "event_time": ("flow time", "first time of each event; NaN: did not happen"),
+         "event_fn": ("feature", "fn at that time"),
          "layer_feature_norm": ("feature", "mean norm of the features of each layer, H_1 to the penultimate")}
 
 
@@ -26,10 +29,11 @@ def attributes(name: str) -> dict[str, str]:
     return {"units": units, "long_name": text}
 
 
-def build(model, flow, batch, recorder, lane, seed, provenance: dict[str, Any]) -> Trajectory:
+def build(model, flow, batch, recorders, lane, seed, provenance: dict[str, Any]) -> Trajectory:
     """The record of a finished simulation: dims (lane, time, layer, feature_layer, event)."""
     variables: dict[str, Any] = {}
-    for name, value in recorder.columns.items():
+    for name in recorders[0].columns:
+        value = torch.cat([recorder.columns[name] for recorder in recorders])
         dims = ("lane", "time", *{"weight_norm": ("layer",), "layer_feature_norm": ("feature_layer",)}.get(name, ()))
         variables[name] = (dims, value.cpu().numpy(), attributes(name))
     per_lane = {"status": (batch.status, "how the lane ended, a Status"), "t_end": (batch.t, "flow time reached"),
@@ -38,16 +42,17 @@ def build(model, flow, batch, recorder, lane, seed, provenance: dict[str, Any]) 
                 "evaluations": (batch.evaluations.long(), "field evaluations")}
     for name, (value, text) in per_lane.items():
         variables[name] = ("lane", value.cpu().numpy(), {"long_name": text})
-    coords: dict[str, Any] = {"time": ("time", recorder.times.cpu().numpy(), {"units": "flow time"}), "seed": ("lane", seed)}
+    coords: dict[str, Any] = {"time": ("time", recorders[0].times.cpu().numpy(), {"units": "flow time"}), "seed": ("lane", seed)}
     decays = model.weight_decays[lane]
     coords["decay"] = ("lane", decays[:, -1], {"long_name": "weight decay of the head"})
     if isinstance(model, UFM):
         coords["decay_features"] = ("lane", model.feature_decays[lane])
         coords["mobility"] = ("lane", model.mobilities[lane])
-    if recorder.events:
-        coords["event"] = ("event", np.array([e.name for e in recorder.events]))
-        for name, value in (("event_time", recorder.event_time), ("event_fn", recorder.event_fn)):
-            variables[name] = (("lane", "event"), value.cpu().numpy())
+    if recorders[0].events:
+        coords["event"] = ("event", np.array([e.name for e in recorders[0].events]))
+        for name in ("event_time", "event_fn"):
+            value = torch.cat([getattr(recorder, name) for recorder in recorders])
+            variables[name] = (("lane", "event"), value.cpu().numpy(), attributes(name))
     attrs = {"source": "simulation", "time_kind": "flow", "flow": flow.name, "provenance": json.dumps(provenance)}
     if flow.name == "gram" and flow.rotated is None:
         attrs["feature_norm"] = "root mean square: the inputs are known by their moments only"

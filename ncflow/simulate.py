@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,20 @@ import torch
 from torch import Tensor
 
 from ncflow import initial as initial_state
-from ncflow import metrics
 from ncflow.errors import BadInput, require
 from ncflow.events import Crossing
-from ncflow.flows import Flow, GramFlow, choose
-from ncflow.integrators import METHODS, Batch, Control, Inside, integrate
+from ncflow.flows import Flow, choose
+from ncflow.integrators import METHODS, Batch, Control, integrate
 from ncflow.interventions import Rescale
 from ncflow.model import UFM, DeepLinear
 from ncflow.provenance import provenance
 from ncflow.record import build
+from ncflow.recorder import Recorder
 from ncflow.trajectory import Status, Trajectory
 
 DEFAULT_SAVES = 256
+_CACHE = 2**15  # numbers of a group of lanes that a processor keeps at hand between stages
+_MEMORY = 2**25  # numbers of a group of lanes, or of states kept for measuring, that fit into memory
 
 
 def simulate(
@@ -72,32 +75,57 @@ def simulate(
     times = _times(until, save_at)
     for name, value in (("rtol", rtol), ("atol", atol)) + ((("rest", rest),) if rest is not None else ()):
         require(_is_number(value) and 0 < value < 1, name, value, "a number between 0 and 1")
-    require(isinstance(max_steps, int) and max_steps > 0, "max_steps", max_steps, "a whole number greater than 0")
+    whole = isinstance(max_steps, int | np.integer) and not isinstance(max_steps, bool)
+    require(whole and max_steps > 0, "max_steps", max_steps, "a whole number greater than 0")
+    for name, value, kind in (("interventions", interventions, Rescale), ("events", events, Crossing)):
+        require(isinstance(value, Sequence) and all(isinstance(v, kind) for v in value), name, value,
+                f"a sequence of {kind.__name__}")
     require(method in METHODS, "method", method, f"one of {', '.join(METHODS)}")
     place = find_device(device)
     blocks, lane, seed = _lanes(model, seeds, initial)
     stops = _stops(model, interventions, float(times[-1]), len(lane))
     chosen = choose(flow, model, torch.as_tensor(lane, device=place), place)
     blocks = {name: value.to(place) for name, value in blocks.items()}
-    y = chosen.pack_initial(blocks) if isinstance(chosen, GramFlow) else chosen.layout.pack(blocks)
-    batch = Batch.start(y)
-    recorder = _Recorder(chosen, batch, times, tuple(events), progress)
+    y = chosen.start(blocks)
     control = Control(rtol, atol, rest, max_steps, method)
-    with torch.no_grad():
-        now = 0.0
-        for at, changes in stops:
-            if at > now:
-                integrate(chosen, batch, at, control, recorder)
-                now = at
-            for layer, alpha in changes:
-                _rescale(chosen, batch, layer, torch.as_tensor(alpha, device=place))
-            if now == 0:
-                recorder.begin()
-        batch.status[batch.status < 0] = Status.FINISHED
-        recorder.finish()
+    # Lanes are independent: they go in groups that stay in cache, and what is kept of them until it is measured is bounded.
+    # Both follow from shapes alone, so that no lane's steps depend on its neighbours.
+    room = _CACHE if place.type == "cpu" else _MEMORY
+    slots = max(1, _MEMORY // max(room, y.shape[1]))
+    for at in times[slots - 1 :: slots].tolist():
+        stops.setdefault(at, [])
+    _keep_memory()
+    batches, recorders = [], []
+    for part in torch.arange(len(y), device=place).split(max(1, room // y.shape[1])):
+        tell = None if progress is None else partial(_tell, progress, part, len(y))
+        batches.append(Batch.start(y[part]))
+        recorders.append(Recorder(chosen.select(part), batches[-1], times, events, slots, tell))
+        with torch.no_grad():
+            _run(recorders[-1], part, sorted(stops.items()), control)
     settings = {"flow": chosen.name, "method": method, "rtol": rtol, "atol": atol, "rest": rest,
                 "interventions": [repr(i) for i in interventions], "device": place.type}
-    return build(model, chosen, batch, recorder, lane, seed, provenance(model=describe(model), **settings))
+    return build(model, chosen, Batch.join(batches), recorders, lane, seed, provenance(model=describe(model), **settings))
+
+
+def _keep_memory() -> None:
+    """Teach the C library, by freeing one large block, to reuse memory between stages instead of returning it every time
+    (glibc's dynamic threshold; two to three times faster on states of megabytes)."""
+    torch.empty(3 * 2**20, dtype=torch.float64)
+
+
+def _run(recorder: Recorder, part: Tensor, stops: list[tuple[float, list]], control: Control) -> None:
+    """Integrate from stop to stop, and do there what is to be done."""
+    flow, batch = recorder.flow, recorder.batch
+    for at, changes in stops:
+        integrate(flow, batch, at, control, recorder)
+        recorder.hold(at)
+        if changes:
+            batch.wake(batch.running | (batch.status == Status.AT_REST), at)
+        for block, alpha in changes:
+            _rescale(flow, batch, block, torch.as_tensor(alpha, device=part.device)[part])
+        recorder.resume(at)
+        recorder.flush(at)
+    batch.status[batch.running] = Status.FINISHED
 
 
 def describe(model: UFM | DeepLinear) -> dict[str, Any]:
@@ -148,7 +176,7 @@ def _times(until: float | None, save_at: Sequence[float] | None) -> np.ndarray:
 def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray]:
     """Initial blocks, the model lane of every lane, and its seed (-1 where the state was given)."""
     if initial is None:
-        seeds = [seeds] if isinstance(seeds, int | np.integer) else list(seeds)
+        seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
         for s in seeds:
             require(isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 0, "seeds", s,
                     "whole numbers, not negative")
@@ -165,11 +193,10 @@ def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None) -> tuple
     return blocks, np.arange(lanes) % model.lanes, np.full(lanes, -1)
 
 
-def _stops(model, interventions: Sequence[Rescale], end: float, lanes: int) -> list[tuple[float, list]]:
-    """Times at which the integration pauses, in order, with the (block, alpha (lanes,)) to apply there."""
+def _stops(model, interventions: Sequence[Rescale], end: float, lanes: int) -> dict[float, list]:
+    """Times at which the integration pauses, with the (block, alpha (lanes,)) to apply there."""
     changes: dict[float, list] = {0.0: [], end: []}
     for change in interventions:
-        require(isinstance(change, Rescale), "interventions", change, "a sequence of Rescale")
         require(change.at <= end, "intervention.at", change.at, f"at most the end of the run, {end:g}")
         if change.layer == "features":
             require(isinstance(model, UFM), "intervention.layer", change.layer, "a UFM, whose features are free")
@@ -181,148 +208,14 @@ def _stops(model, interventions: Sequence[Rescale], end: float, lanes: int) -> l
         alpha = np.atleast_1d(np.asarray(change.alpha, dtype=float))
         require(alpha.size in (1, lanes), "intervention.alpha", change.alpha, f"one number or one per lane ({lanes})")
         changes.setdefault(change.at, []).append((block, np.broadcast_to(alpha, (lanes,)).copy()))
-    return sorted(changes.items())
+    return changes
 
 
 def _rescale(flow: Flow, batch: Batch, block: str, alpha: Tensor) -> None:
-    y = batch.y.clone()
-    part = flow.layout.unpack(y)[block]
-    part *= alpha.reshape(-1, *[1] * (part.ndim - 1))
-    batch.y = torch.where((batch.status < 0)[:, None], y, batch.y)
+    part = flow.layout.unpack(batch.y)[block]
+    part *= torch.where(batch.running, alpha, 1.0).reshape(-1, *[1] * (part.ndim - 1))
 
 
-class _Recorder:
-    """Measures lanes at the recorded times and locates events; called by the driver after every step."""
-
-    def __init__(self, flow: Flow, batch: Batch, times: np.ndarray, events: tuple[Crossing, ...], progress):
-        for event in events:
-            require(isinstance(event, Crossing), "events", event, "a sequence of Crossing")
-        self.flow, self.batch, self.events, self.progress = flow, batch, events, progress
-        self.times = torch.as_tensor(times, device=batch.y.device)
-        lanes = len(batch.y)
-        self.columns: dict[str, Tensor] = {}
-        self.next = torch.zeros(lanes, dtype=torch.int64, device=batch.y.device)
-        self.event_time = batch.y.new_full((lanes, len(events)), torch.nan)
-        self.event_fn = self.event_time.clone()
-        self.level = batch.y.new_zeros(lanes, len(events))
-        self.names = [e.metric for e in events]
-        self.logs = batch.y.new_tensor([np.log(e.level) for e in events])
-        self.signs = batch.y.new_tensor([1.0 if e.falling else -1.0 for e in events])
-
-    def begin(self) -> None:
-        """Measure t = 0 (after interventions there); an event that already holds happened at 0."""
-        every = torch.arange(len(self.batch.y), device=self.batch.y.device)
-        if float(self.times[0]) == 0:
-            self._store(every, self.batch.y)
-        if self.events:
-            self.level, fn = self._levels(self.flow, self.batch.y)
-            self._event(every, self.level <= 0, torch.zeros_like(self.batch.t), fn)
-
-    def _event(self, lanes: Tensor, happened: Tensor, time: Tensor, fn: Tensor) -> None:
-        new = happened & self.event_time[lanes].isnan()
-        self.event_time[lanes] = torch.where(new, time[:, None], self.event_time[lanes])
-        self.event_fn[lanes] = torch.where(new, fn[:, None], self.event_fn[lanes])
-
-    def _levels(self, flow: Flow, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(lanes, events) signed log distance to each level, positive before the crossing; and fn."""
-        values = metrics.from_moments(flow.moments(y), flow.head(y), names=[*self.names, "fn"])
-        logs = torch.stack([values[name].log() for name in self.names], 1)
-        return self.signs * (logs - self.logs), values["fn"]
-
-    def __call__(self, inside: Inside) -> None:
-        if self.events:
-            self._look_for_events(inside)
-        while True:
-            step = self.next[inside.lanes]
-            due = self.times[step.clamp(max=len(self.times) - 1)]
-            rows = (inside.accepted & (step < len(self.times)) & (due <= inside.t1)).nonzero().squeeze(1)
-            if len(rows) == 0:
-                break
-            end = due[rows] >= inside.t1[rows]
-            y = inside.step.y[rows]
-            if not bool(end.all()):
-                within = rows[~end]
-                y[~end] = inside.land(within, due[within])
-            self._store(inside.lanes[rows], y)
-            if self.progress is not None:
-                self.progress(float(self.times[(self.next - 1).clamp(min=0)].min() / self.times[-1]))
-
-    def _look_for_events(self, inside: Inside) -> None:
-        lanes = inside.lanes
-        after, fn = self._levels(self.flow.select(lanes), inside.step.y)
-        before = self.level[lanes]
-        crossed = inside.accepted[:, None] & (before > 0) & (after <= 0) & self.event_time[lanes].isnan()
-        if bool(crossed.any()):
-            for e in crossed.any(0).nonzero().squeeze(1).tolist():
-                rows = crossed[:, e].nonzero().squeeze(1)
-                self._locate(inside, rows, e, before[rows, e], after[rows, e], fn[rows])
-        self.level[lanes] = torch.where(inside.accepted[:, None], after, before)
-
-    def _locate(self, inside: Inside, rows: Tensor, e: int, before: Tensor, after: Tensor, fn: Tensor) -> None:
-        """Root of the level inside the step: bracketed on the dense output, then polished on steps of their own."""
-        lanes, flow = inside.lanes[rows], self.flow.select(inside.lanes[rows])
-        t0, h = inside.t0[rows], inside.t1[rows] - inside.t0[rows]
-        theta = _root(lambda x: self._levels(flow, inside.step.interpolate(x, rows))[0][:, e], before, after)
-        slope = (after - before).clamp(max=-1e-300) / h
-        time, value = t0 + theta * h, fn
-        for _ in range(3):
-            level, value = self._levels(flow, inside.land(rows, time))
-            shift = (-level[:, e] / slope).nan_to_num(0.0)
-            time = torch.minimum(torch.maximum(time + shift, t0), t0 + h)
-        self.event_time[lanes, e] = time
-        self.event_fn[lanes, e] = value
-
-    def _store(self, lanes: Tensor, y: Tensor) -> None:
-        """Measure the states `y` of `lanes` into the next column of each."""
-        for name, value in measure(self.flow.select(lanes), y).items():
-            if name not in self.columns:
-                shape = (len(self.batch.y), len(self.times), *value.shape[1:])
-                self.columns[name] = value.new_full(shape, torch.nan)
-            self.columns[name][lanes, self.next[lanes]] = value
-        self.next[lanes] += 1
-
-    def finish(self) -> None:
-        """A lane at rest stays where it is: its last state holds for the times that remain."""
-        rest = (self.batch.status == Status.AT_REST).nonzero().squeeze(1)
-        if len(rest) == 0:
-            return
-        last = measure(self.flow.select(rest), self.batch.y[rest])
-        later = self.times[None, :] > self.batch.t[rest, None]
-        for name, value in last.items():
-            column = self.columns[name]
-            mask = later.reshape(*later.shape, *[1] * (value.ndim - 1))
-            column[rest] = torch.where(mask, value[:, None], column[rest])
-
-
-def _root(g: Callable[[Tensor], Tensor], g0: Tensor, g1: Tensor) -> Tensor:
-    """Elementwise root in [0, 1] of a function with g(0) = g0 > 0 >= g1 = g(1): regula falsi in the Illinois form, which
-    keeps the bracket and converges superlinearly."""
-    low, high, side = torch.zeros_like(g0), torch.ones_like(g0), torch.zeros_like(g0)
-    x = low
-    for _ in range(80):
-        x = (low * g1 - high * g0) / (g1 - g0)
-        x = torch.where(x.isfinite(), x, (low + high) / 2).clamp(0, 1)
-        value = g(x)
-        before = value > 0  # the root lies to the right of x
-        g1 = torch.where(before, torch.where(side > 0, g1 / 2, g1), value)
-        g0 = torch.where(before, value, torch.where(side < 0, g0 / 2, g0))
-        low, high = torch.where(before, x, low), torch.where(before, high, x)
-        side = torch.where(before, 1.0, -1.0)
-        if bool(((high - low <= 1e-13) | (value.abs() <= 1e-13)).all()):
-            break
-    return x
-
-
-def measure(flow: Flow, y: Tensor) -> dict[str, Tensor]:
-    """Everything recorded of states y: metrics, energy, norms; (lanes,) or (lanes, layers) each."""
-    seen = flow.observe(y)
-    if seen.features is None:
-        out = metrics.from_moments(seen.moments, seen.weights[-1], seen.bias)
-    else:
-        out = metrics.compute(seen.features, flow.labels, seen.weights[-1], seen.bias)
-    out["energy"] = seen.energy
-    out["weight_norm"] = torch.stack([w.flatten(1).norm(dim=1) for w in seen.weights], 1)
-    if seen.bias is not None:
-        out["bias_norm"] = seen.bias.norm(dim=1)
-    out["layer_feature_norm"] = seen.layer_feature_norms
-    return out
+def _tell(progress: Callable[[float], None], part: Tensor, lanes: int, share: float) -> None:
+    """The fraction of all lanes' times that is done when `share` of those of the lanes `part` is."""
+    progress((int(part[0]) + share * len(part)) / lanes)

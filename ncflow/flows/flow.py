@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ncflow import metrics
 from ncflow.flows.layout import Layout
 
 
@@ -23,7 +25,7 @@ class Observation:
         bias: (lanes, K) or None.
         energy: (lanes,) the loss L including the decay terms.
         layer_feature_norms: (lanes, layers) mean norms of H_1 .. penultimate.
-        moments: `metrics.Moments` of the features where they are cheaper than the features themselves.
+        moments: `metrics.Moments` where the features are None.
     """
 
     features: Tensor | None
@@ -31,7 +33,7 @@ class Observation:
     bias: Tensor | None
     energy: Tensor
     layer_feature_norms: Tensor
-    moments: Any = None
+    moments: metrics.Moments | None = None
 
 
 class Flow(ABC):
@@ -58,12 +60,24 @@ class Flow(ABC):
         """Features, weights and energy of the states y."""
 
     @abstractmethod
-    def moments(self, y: Tensor) -> Any:
-        """`metrics.Moments` of the penultimate features: the cheap part of `observe`, for events."""
+    def moments(self, y: Tensor, detailed: bool = False) -> metrics.Moments:
+        """Moments of the penultimate features: the cheap part of `observe`, for events.
+
+        Class means and total within-class scatter are exact; the norms (`norm_sum`) and what each class has of the scatter
+        only if `detailed`.
+        """
+
+    def start(self, blocks: dict[str, Tensor]) -> Tensor:
+        """Pack a state given in the user's coordinates."""
+        return self.layout.pack(blocks)
 
     def state(self, y: Tensor) -> dict[str, Tensor]:
         """The state in the user's coordinates: "H", "W_1" .. "W_M", "b" as far as the model has them."""
         return self.layout.unpack(y)
+
+    def weights(self, blocks: dict[str, Tensor]) -> list[Tensor]:
+        """W_1 .. W_M of unpacked blocks."""
+        return [blocks[f"W_{i}"] for i in range(1, self.layers + 1)]
 
     def head(self, y: Tensor) -> Tensor:
         """(lanes, K, p) the classifier W_M."""
@@ -71,7 +85,12 @@ class Flow(ABC):
         return blocks[f"W_{self.layers}"]
 
     def select(self, index: Tensor) -> Self:
-        """The same flow of a subset of the lanes."""
+        """The same flow of some of the lanes, in the order of `index`; a lane may occur more than once."""
         chosen = copy.copy(self)
         chosen.lanes = {name: value[index] for name, value in self.lanes.items()}
         return chosen
+
+
+def float64(values: Any, device: torch.device) -> Tensor:
+    """A tensor of its own, whoever owns `values`."""
+    return torch.tensor(np.asarray(values, dtype=np.float64), device=device)

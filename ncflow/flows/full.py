@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.flows.flow import Flow, Observation
+from ncflow.flows.flow import Flow, Observation, float64
 from ncflow.flows.layout import Layout
 from ncflow.flows.linear import chain, products_above, weight_gradients
 from ncflow.model import UFM, DeepLinear
@@ -30,56 +28,55 @@ class FullFlow(Flow):
         shapes |= {f"W_{i}": s for i, s in enumerate(model.weight_shapes, 1)}
         if model.bias != "none":
             shapes["b"] = (model.classes,)
-
-        def tensor(values) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float64, device=device)
-
-        lanes = {"decay_W": tensor(model.weight_decays)[lane], "decay_b": tensor(model.bias_decays)[lane]}
+        lanes = {"decay_W": float64(model.weight_decays, device)[lane], "decay_b": float64(model.bias_decays, device)[lane]}
         if isinstance(model, UFM):
-            lanes |= {"decay_H": tensor(model.feature_decays)[lane], "mobility": tensor(model.mobilities)[lane]}
+            lanes["decay_H"] = float64(model.feature_decays, device)[lane]
+            lanes["mobility"] = float64(model.mobilities, device)[lane]
             self.inputs = None
         else:
-            self.inputs = tensor(model.inputs)
+            self.inputs = float64(model.inputs, device)
         super().__init__(Layout(shapes), lanes, model.layers, torch.as_tensor(model.labels, device=device))
-        self.classes, self.samples = model.classes, model.samples
         self.scale = 2 * model.loss_scale / model.samples
         self.targets = torch.nn.functional.one_hot(self.labels, model.classes).T.to(torch.float64).contiguous()
+        self.counts = self.targets.sum(1)
 
     def _parts(self, y: Tensor) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
         """Blocks, W_1..W_M, and what enters W_1: (lanes, p_0, N)."""
         blocks = self.layout.unpack(y)
-        W = [blocks[f"W_{i}"] for i in range(1, self.layers + 1)]
-        return blocks, W, blocks["H"] if self.inputs is None else self.inputs.expand(len(y), -1, -1)
+        return blocks, self.weights(blocks), blocks["H"] if self.inputs is None else self.inputs.expand(len(y), -1, -1)
 
-    def _residual(self, blocks: dict[str, Tensor], A: Tensor, H: Tensor) -> Tensor:
-        """W_M .. W_1 H + b 1^T - Y, (lanes, K, N)."""
-        residual = torch.baddbmm(self.targets, A, H, beta=-1)
-        return residual.add_(blocks["b"][:, :, None]) if "b" in blocks else residual
+    def _error(self, blocks: dict[str, Tensor], A: Tensor, H: Tensor, scale: float) -> Tensor:
+        """scale (Y - A H - b 1^T), (lanes, K, N); with the flow's own scale this is -dL/dlogits."""
+        error = torch.baddbmm(self.targets, A, H, beta=scale, alpha=-scale)
+        return error.sub_(blocks["b"][:, :, None], alpha=scale) if "b" in blocks else error
 
     def field(self, y: Tensor) -> Tensor:
         blocks, W, H = self._parts(y)
         above = products_above(W)
-        A = cast(Tensor, above[0])
-        error = self._residual(blocks, A, H).mul_(self.scale)
-        gradient: dict[str, Tensor] = {}
+        error = self._error(blocks, above[0], H, self.scale)
+        descent: dict[str, Tensor] = {}
         if "b" in blocks:
-            gradient["b"] = torch.addcmul(error.sum(2), self.lanes["decay_b"][:, None], blocks["b"])
-        for i, g in enumerate(weight_gradients(W, above, error @ H.mT), 1):
-            gradient[f"W_{i}"] = torch.addcmul(g, self.lanes["decay_W"][:, i - 1, None, None], W[i - 1])
+            descent["b"] = torch.addcmul(error.sum(2), self.lanes["decay_b"][:, None], blocks["b"], value=-1)
+        decay = self.lanes["decay_W"][:, :, None, None].unbind(1)
+        for i, g in enumerate(weight_gradients(W, above, torch.bmm(error, H.mT))):
+            descent[f"W_{i + 1}"] = torch.addcmul(g, decay[i], W[i], value=-1)
         if self.inputs is None:
-            dH = (A.mT @ error).addcmul_(self.lanes["decay_H"][:, None, None], H)
-            gradient["H"] = dH.mul_(self.lanes["mobility"][:, None, None])
-        return self.layout.pack(gradient).neg_()
+            dH = torch.bmm(above[0].mT, error).addcmul_(self.lanes["decay_H"][:, None, None], H, value=-1)
+            descent["H"] = dH.mul_(self.lanes["mobility"][:, None, None])
+        return self.layout.pack(descent)
 
-    def moments(self, y: Tensor) -> metrics.Moments:
+    def moments(self, y: Tensor, detailed: bool = False) -> metrics.Moments:
         _, W, H = self._parts(y)
-        features = chain(W[:-1]) @ H if self.layers > 1 else H
-        return metrics.Moments.of(features.mT, self.labels, self.classes)
+        features = torch.bmm(chain(W[:-1]), H) if self.layers > 1 else H
+        targets = self.targets.expand(len(y), -1, -1)
+        means = torch.bmm(features, (targets / self.counts[:, None]).mT)
+        within = torch.bmm(torch.baddbmm(features, means, targets, alpha=-1).square_().sum(1, keepdim=True), targets.mT)
+        total = features.norm(dim=1).sum(1) if detailed else y.new_full((len(y),), torch.nan)
+        return metrics.Moments(self.counts, means.mT, within.squeeze(1), total)
 
     def observe(self, y: Tensor) -> Observation:
         blocks, W, H = self._parts(y)
-        A = cast(Tensor, products_above(W)[0])
-        energy = self.scale / 2 * self._residual(blocks, A, H).square().sum((1, 2))
+        energy = self.scale / 2 * self._error(blocks, products_above(W)[0], H, 1.0).square().sum((1, 2))
         for i, w in enumerate(W):
             energy = energy + self.lanes["decay_W"][:, i] / 2 * w.square().sum((1, 2))
         if self.inputs is None:
@@ -88,7 +85,7 @@ class FullFlow(Flow):
             energy = energy + self.lanes["decay_b"] / 2 * blocks["b"].square().sum(1)
         hidden = [H]
         for w in W[:-1]:
-            hidden.append(w @ hidden[-1])
+            hidden.append(torch.bmm(w, hidden[-1]))
         own = hidden if self.inputs is None or self.layers == 1 else hidden[1:]
         norms = torch.stack([h.norm(dim=1).mean(1) for h in own], 1)
         return Observation(hidden[-1].mT, W, blocks.get("b"), energy, norms)

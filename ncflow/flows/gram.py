@@ -7,14 +7,12 @@ O(K p d) for the data part, whatever N is.
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.flows.flow import Flow, Observation
+from ncflow.flows.flow import Flow, Observation, float64
 from ncflow.flows.layout import Layout
 from ncflow.flows.linear import chain, products_above, weight_gradients
 from ncflow.model import DeepLinear, Isotropic
@@ -34,90 +32,77 @@ class GramFlow(Flow):
         shapes: dict[str, tuple[int, ...]] = {f"W_{i}": s for i, s in enumerate(model.weight_shapes, 1)}
         if model.bias != "none":
             shapes["b"] = (K,)
-
-        def tensor(values) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float64, device=device)
-
-        lanes = {"decay": tensor(model.decays)[lane], "decay_b": tensor(model.bias_decays)[lane]}
+        lanes = {"decay": float64(model.decays, device)[lane], "decay_b": float64(model.bias_decays, device)[lane]}
         super().__init__(Layout(shapes), lanes, model.layers, torch.as_tensor(model.labels, device=device))
-        self.classes, self.samples = K, N
-        self.scale = 2 * model.loss_scale / N
-        self.counts = tensor(np.asarray(model.class_counts, dtype=float))
+        self.samples, self.scale = N, 2 * model.loss_scale / N
+        counts = np.asarray(model.class_counts, dtype=float)
         if isinstance(model.inputs, Isotropic):
             n, r, v2 = N / K, model.inputs.amplitude, model.inputs.noise
-            means, gram = r * np.eye(K), np.full(K, n * (r**2 + v2))
+            basis, means, gram = np.eye(K), r * np.eye(K), np.full(K, n * (r**2 + v2))
+            scatter_root = np.sqrt(n * v2) * np.eye(K)
             self.rotated = None
-            self.basis = torch.eye(K, dtype=torch.float64, device=device)
-            self.scatter_root = tensor(np.sqrt(n * v2) * np.eye(K))
         else:
-            U, S, Vt = np.linalg.svd(model.inputs, full_matrices=True) if model.inputs.shape[0] <= N else (
-                *np.linalg.svd(model.inputs, full_matrices=False)[:2], None)
-            if Vt is None:
-                # More coordinates than samples: complete the basis so that the rest of W_1 (which only decays) is kept.
-                U = np.linalg.qr(np.hstack([U, np.eye(len(U))]))[0][:, : len(U)]
-            gram = np.zeros(len(U))
-            gram[: len(S)] = S**2
-            X = U.T @ model.inputs
-            bounds = np.concatenate([[0], np.cumsum(model.class_counts)])
-            means = np.stack([X[:, a:b].mean(1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)], 1)
-            self.rotated = tensor(X)
-            self.basis = tensor(U)
+            # U must be square: with more coordinates than samples the rest of W_1 only decays, but it is kept.
+            basis, S, _ = np.linalg.svd(model.inputs, full_matrices=model.input_size > N)
+            gram = np.pad(S**2, (0, len(basis) - len(S)))
+            X = basis.T @ model.inputs
+            means = np.stack([part.mean(1) for part in np.split(X, np.cumsum(model.class_counts)[:-1], axis=1)], 1)
             residual = X - means[:, model.labels]
-            self.scatter_root = tensor(np.linalg.qr(residual.T, mode="r").T if N > len(U) else residual)
-        self.means = tensor(means)  # (d, K) class means of the inputs
-        self.gram = tensor(gram)  # diagonal of X X^T
-        self.cross = self.counts[:, None] * self.means.T  # Y X^T, (K, d)
-        self.total = self.means @ self.counts  # X 1
+            scatter_root = np.linalg.qr(residual.T, mode="r").T if N > len(X) else residual
+            self.rotated = float64(X, device)
+        self.counts = float64(counts, device)
+        self.basis = float64(basis, device)  # U
+        self.means = float64(means, device)  # (d, K) class means of U^T X
+        self.scatter_root = float64(scatter_root, device)  # (d, .) R with R R^T the total within-class scatter of U^T X
+        self.gram = float64(gram, device)  # diagonal of U^T X X^T U
+        self.cross = float64(counts[:, None] * means.T, device)  # Y X^T U, (K, d)
+        self.total = float64(means @ counts, device)  # U^T X 1
 
-    def pack_initial(self, blocks: dict[str, Tensor]) -> Tensor:
-        """Pack a state given in the user's coordinates."""
+    def start(self, blocks: dict[str, Tensor]) -> Tensor:
         return self.layout.pack(blocks | {"W_1": blocks["W_1"] @ self.basis})
 
     def state(self, y: Tensor) -> dict[str, Tensor]:
         blocks = self.layout.unpack(y)
         return blocks | {"W_1": blocks["W_1"] @ self.basis.T}
 
-    def _weights(self, blocks: dict[str, Tensor]) -> list[Tensor]:
-        return [blocks[f"W_{i}"] for i in range(1, self.layers + 1)]
-
     def field(self, y: Tensor) -> Tensor:
         blocks = self.layout.unpack(y)
-        W = self._weights(blocks)
+        W = self.weights(blocks)
         above = products_above(W)
-        A = cast(Tensor, above[0])
-        error = A * self.gram - self.cross
-        gradient: dict[str, Tensor] = {}
+        error = torch.addcmul(self.cross, above[0], self.gram, value=-1)
+        descent: dict[str, Tensor] = {}
         if "b" in blocks:
             b = blocks["b"]
-            error = error + b[:, :, None] * self.total
-            db = self.scale * (A @ self.total + b * self.samples - self.counts)
-            gradient["b"] = torch.addcmul(db, self.lanes["decay_b"][:, None], b)
+            error.addcmul_(b[:, :, None], self.total, value=-1)
+            db = self.counts - (above[0] * self.total).sum(2) - b * self.samples
+            descent["b"] = torch.addcmul(self.scale * db, self.lanes["decay_b"][:, None], b, value=-1)
         decay = self.lanes["decay"][:, None, None]
-        for i, g in enumerate(weight_gradients(W, above, error * self.scale), 1):
-            gradient[f"W_{i}"] = torch.addcmul(g, decay, W[i - 1])
-        return self.layout.pack(gradient).neg_()
-
-    def moments(self, y: Tensor) -> metrics.Moments:
-        blocks = self.layout.unpack(y)
-        return self._moments(self._feature_map(self._weights(blocks)[:-1], len(y)))
+        for i, g in enumerate(weight_gradients(W, above, error.mul_(self.scale))):
+            descent[f"W_{i + 1}"] = torch.addcmul(g, decay, W[i], value=-1)
+        return self.layout.pack(descent)
 
     def _feature_map(self, W: list[Tensor], lanes: int) -> Tensor:
-        """(lanes, p, d) map from the inputs to the features above the layers W."""
-        return chain(W) if W else torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device).expand(
-            lanes, -1, -1)
+        """(lanes, p, d) map from the rotated inputs to the features above the layers W."""
+        return chain(W) if W else self.basis.expand(lanes, -1, -1)
+
+    def moments(self, y: Tensor, detailed: bool = False) -> metrics.Moments:
+        C = self._feature_map(self.weights(self.layout.unpack(y))[:-1], len(y))
+        if detailed and self.rotated is not None:
+            return metrics.Moments.of(torch.matmul(C, self.rotated).mT, self.labels, len(self.counts))
+        return self._moments(C)
 
     def _moments(self, C: Tensor) -> metrics.Moments:
-        """Moments of C x from those of x: the total within-class scatter is shared out by class sizes, |.| is a root mean square."""
-        means = (C @ self.means).mT
-        within = (C @ self.scatter_root).square().sum((1, 2))
-        norm_sum = ((self.counts * means.square().sum(2)).sum(1) + within).mul(self.samples).sqrt()
-        share = self.counts / self.samples
-        return metrics.Moments(self.counts, means, within[:, None] * share, norm_sum)
+        """Moments of C x from those of x: within-class scatter shared out by class sizes, root mean square for the norms."""
+        means = torch.matmul(C, self.means).mT
+        within = torch.matmul(C, self.scatter_root).square().sum((1, 2))
+        squares = (self.counts * means.square().sum(2)).sum(1) + within
+        return metrics.Moments(self.counts, means, within[:, None] * (self.counts / self.samples),
+                               (self.samples * squares).sqrt())
 
     def observe(self, y: Tensor) -> Observation:
         blocks = self.layout.unpack(y)
-        weights = self._weights(blocks)
-        A = cast(Tensor, products_above(weights)[0])
+        weights = self.weights(blocks)
+        A = products_above(weights)[0]
         error = (A.square() * self.gram).sum((1, 2)) - 2 * (A * self.cross).sum((1, 2)) + self.samples
         if "b" in blocks:
             b = blocks["b"]
@@ -134,7 +119,7 @@ class GramFlow(Flow):
                 moments = self._moments(C)
                 norms.append(moments.norm_sum / self.samples)
             else:
-                features = (C @ self.rotated).mT
+                features = torch.matmul(C, self.rotated).mT
                 norms.append(features.norm(dim=2).mean(1))
         weights = [self.state(y)["W_1"], *weights[1:]]
         return Observation(features, weights, blocks.get("b"), energy, torch.stack(norms, 1), moments)

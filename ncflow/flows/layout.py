@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import torch
@@ -14,9 +15,13 @@ class Layout:
 
     shapes: dict[str, tuple[int, ...]]
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        return [prod(s) for s in self.shapes.values()]
+
     @property
     def size(self) -> int:
-        return sum(prod(s) for s in self.shapes.values())
+        return sum(self.sizes)
 
     def pack(self, blocks: dict[str, torch.Tensor]) -> torch.Tensor:
         """Blocks (lanes, *shape) to one (lanes, size) tensor."""
@@ -24,5 +29,5 @@ class Layout:
 
     def unpack(self, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """Views (lanes, *shape) into a (lanes, size) tensor."""
-        parts = y.split([prod(s) for s in self.shapes.values()], 1)
-        return {name: part.unflatten(1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        parts = y.split(self.sizes, 1)
+        return {name: part.view(-1, *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}

@@ -18,26 +18,27 @@ from ncflow.integrators.step import Step
 DAMPING = 2 / 13
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def coefficients(s: int) -> np.ndarray:
     """(s + 1, 5) rows (mu, nu, mu~, gamma~, 1 - mu - nu) of stages j = 0..s (row 0 unused; row 1 holds mu~_1)."""
     w0 = 1 + DAMPING / s**2
-    T, dT, d2T = np.zeros(s + 1), np.zeros(s + 1), np.zeros(s + 1)
-    T[:2], dT[1] = (1, w0), 1
-    for j in range(2, s + 1):
-        T[j] = 2 * w0 * T[j - 1] - T[j - 2]
-        dT[j] = 2 * T[j - 1] + 2 * w0 * dT[j - 1] - dT[j - 2]
-        d2T[j] = 4 * dT[j - 1] + 2 * w0 * d2T[j - 1] - d2T[j - 2]
+    T, dT, d2T = [1.0, w0], [0.0, 1.0], [0.0, 0.0]  # Chebyshev polynomials at w0 and their derivatives
+    for _ in range(2, s + 1):
+        T.append(2 * w0 * T[-1] - T[-2])
+        dT.append(2 * T[-2] + 2 * w0 * dT[-1] - dT[-2])
+        d2T.append(4 * dT[-2] + 2 * w0 * d2T[-1] - d2T[-2])
     w1 = dT[s] / d2T[s]
     b = np.zeros(s + 1)
-    b[2:] = d2T[2:] / dT[2:] ** 2
-    b[0] = b[1] = b[2]
-    a = 1 - b * T
+    b[2:] = np.array(d2T[2:]) / np.array(dT[2:]) ** 2
+    b[:2] = b[2]
+    a = 1 - b * np.array(T)
     rows = np.zeros((s + 1, 5))
     rows[1, 2] = b[1] * w1
-    for j in range(2, s + 1):
-        mu, nu, mu_t = 2 * b[j] * w0 / b[j - 1], -b[j] / b[j - 2], 2 * b[j] * w1 / b[j - 1]
-        rows[j] = mu, nu, mu_t, -a[j - 1] * mu_t, 1 - mu - nu
+    rows[2:, 0] = 2 * w0 * b[2:] / b[1:-1]
+    rows[2:, 1] = -b[2:] / b[:-2]
+    rows[2:, 2] = 2 * w1 * b[2:] / b[1:-1]
+    rows[2:, 3] = -a[1:-1] * rows[2:, 2]
+    rows[2:, 4] = 1 - rows[2:, 0] - rows[2:, 1]
     rows.setflags(write=False)
     return rows
 
@@ -64,28 +65,23 @@ class Chebyshev:
         """(lanes,) the step up to which `max_stages` are stable."""
         return self.reach(self.max_stages) / self.radius
 
-    def select(self, rows: Tensor) -> Chebyshev:
-        """The same method for a subset of the lanes."""
-        return Chebyshev(self.radius[rows])
-
     def step(self, field: Callable[[Tensor], Tensor], y: Tensor, f0: Tensor, h: Tensor) -> Step:
         """One step of size h (lanes,) from y (lanes, n), where f0 = field(y)."""
         s = torch.ceil(torch.sqrt(1 + h * self.radius / self.reach(2**0.5))).clamp(2, self.max_stages)
         per_lane = [int(count) for count in s.tolist()]
         most = max(per_lane)
-        table = np.zeros((len(per_lane), most + 1, 5))
+        table = np.zeros((most + 1, 5, len(per_lane), 1))
         for lane, count in enumerate(per_lane):
-            table[lane, : count + 1] = coefficients(count)
+            table[: count + 1, :, lane, 0] = coefficients(count)
         rows = torch.as_tensor(table, device=y.device)
         h = h[:, None]
         hf0 = h * f0
-        before, now = y, torch.addcmul(y, rows[:, 1, 2:3], hf0)
+        before, now = y, torch.addcmul(y, rows[1, 2], hf0)
         uniform = min(per_lane) == most
         for j in range(2, most + 1):
-            mu, nu, mu_t, gamma_t, rest = rows[:, j].unbind(1)
-            new = rest[:, None] * y
-            new.addcmul_(mu[:, None], now).addcmul_(nu[:, None], before).addcmul_(gamma_t[:, None], hf0)
-            new.addcmul_(mu_t[:, None] * h, field(now))
+            mu, nu, mu_t, gamma_t, rest = rows[j].unbind(0)
+            new = rest * y
+            new.addcmul_(mu, now).addcmul_(nu, before).addcmul_(gamma_t, hf0).addcmul_(mu_t * h, field(now))
             if not uniform:
                 # Lanes that need fewer stages are done: they keep their last one.
                 new = torch.where((s >= j)[:, None], new, now)
@@ -93,37 +89,41 @@ class Chebyshev:
         f1 = field(now)
         error = (0.8 * (y - now) + 0.4 * h * (f0 + f1)).abs_()
 
-        def interpolate(theta: Tensor, rows: Tensor) -> Tensor:
+        def interpolate(theta: Tensor) -> Tensor:
             """Cubic Hermite: one order above the method."""
-            x, d = theta[:, None], now[rows] - y[rows]
-            a, b = h[rows] * f0[rows], h[rows] * f1[rows]
-            return y[rows] + x * (a + x * (3 * d - 2 * a - b + x * (a + b - 2 * d)))
+            x, d, b = theta[:, None], now - y, h * f1
+            return y + x * (hf0 + x * (3 * d - 2 * hf0 - b + x * (hf0 + b - 2 * d)))
 
         return Step(now, f1, error, s, self.radius, interpolate)
 
 
 def spectral_radius(
-    field: Callable[[Tensor], Tensor], y: Tensor, f: Tensor, guess: Tensor, *, iterations: int = 60
-) -> tuple[Tensor, Tensor, int]:
+    field: Callable[[Tensor], Tensor], y: Tensor, f: Tensor, guess: Tensor, wanted: Tensor, *, iterations: int = 60
+) -> tuple[Tensor, Tensor, Tensor]:
     """Spectral radius of the Jacobian of `field` at y by power iteration on difference quotients.
+
+    Every lane stops on its own once its estimate changes by less than 1%, so that lanes do not influence each other.
 
     Args:
         field: (lanes, n) -> (lanes, n).
         y, f: state and field there.
         guess: (lanes, n) starting direction, best the vector that an earlier call returned.
+        wanted: (lanes,) which lanes to measure; the others are left alone.
 
     Returns:
-        (lanes,) radius with 5% added, the last direction, and the number of field evaluations.
+        (lanes,) radius, from below; the last direction; the number of field evaluations of each lane.
     """
     size = y.norm(dim=1, keepdim=True).clamp(min=1e-8) * 1e-7
-    v = torch.where(guess.norm(dim=1, keepdim=True) > 0, guess, torch.ones_like(guess))
-    radius = y.new_zeros(len(y))
-    done = 0
+    radius, count, active = y.new_zeros(len(y)), y.new_zeros(len(y)), wanted.clone()
     for _ in range(iterations):
-        v = v * (size / v.norm(dim=1, keepdim=True).clamp(min=1e-300))
-        v = field(y + v) - f
-        done += 1
-        before, radius = radius, v.norm(dim=1) / size.squeeze(1)
-        if bool(((radius - before).abs() <= 0.01 * radius).all()):
+        if not bool(active.any()):
             break
-    return 1.05 * radius, v, done
+        v = guess * (size / guess.norm(dim=1, keepdim=True).clamp(min=1e-300))
+        v = field(y + v) - f
+        now = v.norm(dim=1) / size.squeeze(1)
+        settled = (now - radius).abs() <= 0.01 * now
+        guess = torch.where(active[:, None], v, guess)
+        radius = torch.where(active, now, radius)
+        count += active
+        active = active & ~settled
+    return radius, guess, count

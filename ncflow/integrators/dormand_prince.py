@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from ncflow.integrators.step import Step
 
@@ -42,26 +43,32 @@ class DormandPrince:
     order = 5
     error_order = 5
     stability = 3.3
+    largest_step = float("inf")
 
     def step(self, field: Callable[[Tensor], Tensor], y: Tensor, f0: Tensor, h: Tensor) -> Step:
         """One step of size h (lanes,) from y (lanes, n), where f0 = field(y)."""
-        stages = y.new_empty((7, *y.shape))
-        stages[0] = f0
         h = h[:, None]
-        last = sixth = y
-        for i, row in enumerate(_A, 1):
-            # One matrix-vector product over the stages beats a chain of scaled additions.
-            increment = y.new_tensor(row) @ stages[:i].flatten(1)
-            sixth, last = last, torch.addcmul(y, h, increment.view_as(y))
-            stages[i] = field(last)
+        stages, last, sixth = [f0], y, y
+        for row in _A:
+            sixth, last = last, _combine(y, h, row, stages)
+            stages.append(field(last))
         # The last two stages stand at the same time: their difference quotient sees the stiffest direction (Hairer and
         # Wanner 1996, section IV.2).
-        radius = (stages[6] - stages[5]).norm(dim=1) / (last - sixth).norm(dim=1).clamp(min=1e-300)
-        error = (h * (y.new_tensor(_ERROR) @ stages.flatten(1)).view_as(y)).abs_()
+        radius = vector_norm(stages[6] - stages[5], dim=1) / vector_norm(last - sixth, dim=1).clamp(min=1e-300)
+        error = _combine(y.new_zeros(()), h, _ERROR, stages).abs_()
 
-        def interpolate(theta: Tensor, rows: Tensor) -> Tensor:
+        def interpolate(theta: Tensor) -> Tensor:
             powers = theta[:, None] ** torch.arange(1, 5, device=y.device, dtype=y.dtype)
-            weights = powers @ y.new_tensor(_DENSE).T
-            return torch.addcmul(y[rows], h[rows], torch.einsum("ls,sln->ln", weights, stages[:, rows]))
+            weights = (powers @ y.new_tensor(_DENSE).T).unbind(1)
+            return _combine(y, h, [w[:, None] for w in weights], stages)
 
         return Step(last, stages[6], error, y.new_full((len(y),), 6.0), radius, interpolate)
+
+
+def _combine(y: Tensor, h: Tensor, weights: Sequence[float | Tensor], stages: list[Tensor]) -> Tensor:
+    """y + h sum_i weights_i stages_i, one pass for each stage that counts."""
+    (first, k), *others = [(w, k) for w, k in zip(weights, stages, strict=False) if not isinstance(w, float) or w]
+    total = torch.addcmul(y, h * first, k)
+    for w, k in others:
+        total.addcmul_(h * w, k)
+    return total

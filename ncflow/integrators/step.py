@@ -18,7 +18,7 @@ class Step:
         error: (lanes, n) absolute estimate of the local error.
         evaluations: (lanes,) field evaluations that each lane needed.
         radius: (lanes,) estimate of the spectral radius of the Jacobian along the step, from below.
-        interpolate: (theta (rows,), rows) -> (rows, n) state at a fraction theta of the step, for the lanes `rows`.
+        interpolate: theta (lanes,) -> (lanes, n) state at a fraction theta of the step.
     """
 
     y: Tensor
@@ -26,4 +26,4 @@ class Step:
     error: Tensor
     evaluations: Tensor
     radius: Tensor
-    interpolate: Callable[[Tensor, Tensor], Tensor]
+    interpolate: Callable[[Tensor], Tensor]
