@@ -19,8 +19,12 @@ from ncflow.errors import BadInput
 from ncflow.events import Crossing
 from ncflow.interventions import Rescale
 from ncflow.model import UFM, Decay, DeepLinear, Isotropic
+from ncflow.optimisers import SGD, Adam, AdamW, Constant, Cosine, GradientDescent, MultiStep, Phase
 from ncflow.simulate import simulate
 from ncflow.trajectory import Status, Trajectory
 
-__all__ = ["UFM", "BadInput", "Collapse", "Crossing", "Decay", "DeepLinear", "Isotropic", "Regime", "Rescale", "Status",
-           "Trajectory", "metrics", "simulate", "summarise"]
+__all__ = [
+    "SGD", "UFM", "Adam", "AdamW", "BadInput", "Collapse", "Constant", "Cosine", "Crossing", "Decay", "DeepLinear",
+    "GradientDescent", "Isotropic", "MultiStep", "Phase", "Regime", "Rescale", "Status", "Trajectory", "metrics", "simulate",
+    "summarise",
+]

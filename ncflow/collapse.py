@@ -130,7 +130,7 @@ def _first_below(data, nc1: str, threshold: float, time, ratio, fn, flow: bool) 
 
     below = np.flatnonzero(ratio < threshold)
     k = int(below[0]) if len(below) else -1
-    if flow and "event" in data.coords:
+    if "event" in data.coords:
         name = Crossing("nc1_trace_ratio", threshold).name.replace("nc1_trace_ratio", nc1)
         match = np.flatnonzero(data["event"].values == name)
         if len(match):

@@ -25,28 +25,34 @@ def draw(model: UFM | DeepLinear, seed: int) -> dict[str, Tensor]:
         Q, R = torch.linalg.qr(tall)
         Q = Q * R.diagonal().sign()
         state[f"W_{i}"] = Q if rows >= columns else Q.T
-    if isinstance(model, UFM):
-        p = model.widths[0]
-        state["H"] = torch.randn(p, model.samples, generator=generator, dtype=torch.float64) / p**0.5
-    if model.bias != "none":
-        state["b"] = torch.zeros(model.classes, dtype=torch.float64)
+    for name, shape in model.block_shapes.items():
+        if name in ("H", "Z"):
+            state[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        elif name in ("gamma", "beta", "b"):
+            state[name] = torch.full(shape, 1.0 if name == "gamma" else 0.0, dtype=torch.float64)
+    if "H" in state:
+        state["H"] = state["H"] / state["H"].shape[0] ** 0.5
+    if isinstance(model, UFM) and model.nonnegative:
+        state["H"] = state["H"].abs()
+    if isinstance(model, UFM) and model.classifier == "etf":
+        K = model.classes
+        centre = torch.eye(K, dtype=torch.float64) - 1 / K
+        head = state[f"W_{model.layers}"]  # orthonormal rows
+        state[f"W_{model.layers}"] = (K / (K - 1)) ** 0.5 * centre @ head
     return state
 
 
 def given(model: UFM | DeepLinear, initial: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
     """`initial` = {"H": (p, N), "W": [W_1 .. W_M], "b": (K,)}, each also with a leading lane axis, as blocks and lanes.
 
+    A batch-normalised model has "Z" (L, p, N), "gamma" and "beta" (L, p) in place of "H"; data-tied models have neither.
+
     Raises:
         BadInput: a missing or unknown entry, a wrong shape, an entry that is not finite, or unequal lane counts.
     """
-    shapes = {f"W_{i}": s for i, s in enumerate(model.weight_shapes, 1)}
-    expected = {"W"}
-    if isinstance(model, UFM):
-        shapes["H"] = (model.widths[0], model.samples)
-        expected.add("H")
-    if model.bias != "none":
-        shapes["b"] = (model.classes,)
-        expected.add("b")
+    shapes = model.block_shapes
+    others = [name for name in shapes if not name.startswith("W_")]
+    expected = {"W", *others}
     require(isinstance(initial, dict), "initial", type(initial).__name__, "a dict of arrays")
     require(set(initial) - {"b"} == expected - {"b"} and set(initial) <= expected, "initial", sorted(initial),
             f"entries {', '.join(sorted(expected))} (b may be left out and is then zero)")
@@ -54,10 +60,10 @@ def given(model: UFM | DeepLinear, initial: dict[str, Any]) -> tuple[dict[str, T
     require(isinstance(weights, list | tuple) and len(weights) == model.layers, "initial['W']", type(weights),
             f"a list of {model.layers} arrays, W_1 .. W_{model.layers}")
     entries: dict[str, Any] = {f"W_{i}": w for i, w in enumerate(weights, 1)}
-    entries |= {name: initial[name] for name in ("H", "b") if name in initial}
+    entries |= {name: initial[name] for name in others if name in initial}
     blocks, lanes = {}, 1
     for name, value in entries.items():
-        shown = f"initial[{name!r}]" if name in ("H", "b") else f"initial['W'][{int(name[2:]) - 1}]"
+        shown = f"initial[{name!r}]" if name in others else f"initial['W'][{int(name[2:]) - 1}]"
         try:
             array = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, float))
         except (TypeError, ValueError):
@@ -71,6 +77,8 @@ def given(model: UFM | DeepLinear, initial: dict[str, Any]) -> tuple[dict[str, T
             require(lanes in (1, len(array)), shown, f"{len(array)} lanes", f"the same number of lanes as the others, {lanes}")
             lanes = max(lanes, len(array))
         blocks[name] = array
+    if isinstance(model, UFM) and model.nonnegative:
+        require(bool((blocks["H"] >= 0).all()), "initial['H']", "an array with negative entries", "entries >= 0 (nonnegative)")
     if "b" in shapes and "b" not in blocks:
         blocks["b"] = torch.zeros(model.classes, dtype=torch.float64)
     full = {n: v.expand(lanes, *shapes[n]) if v.ndim == len(shapes[n]) else v.expand(lanes, *v.shape[1:])

@@ -244,6 +244,17 @@ class UFM(_Classifier):
         """Shapes of W_1..W_M, (outputs, inputs)."""
         return tuple(zip((*self.widths[1:], self.classes), self.widths, strict=True))
 
+    @property
+    def block_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the free variables by name, in the order of a packed state: features (or batch-normalised blocks), W's, b."""
+        p, N = self.widths[0], self.samples
+        weights = {f"W_{i}": s for i, s in enumerate(self.weight_shapes, 1)}
+        bias = {"b": (self.classes,)} if self.bias != "none" else {}
+        if self.normalization == "batch":
+            L = self.streams
+            return {"Z": (L, p, N), "gamma": (L, p), "beta": (L, p), **weights, **bias}
+        return {"H": (p, N), **weights, **bias}
+
     @cached_property
     def _weight_decays(self) -> np.ndarray:
         array = np.asarray(self.decay.weights, dtype=float)
@@ -343,6 +354,12 @@ class DeepLinear(_Classifier):
     def lanes(self) -> int:
         """Number of lanes that `decay` and `activation_scale` span."""
         return _lane_count("decay and activation_scale", [np.size(self.decay), np.size(self.activation_scale)])
+
+    @property
+    def block_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the free variables by name, in the order of a packed state: W's, b."""
+        bias = {"b": (self.classes,)} if self.bias != "none" else {}
+        return {f"W_{i}": s for i, s in enumerate(self.weight_shapes, 1)} | bias
 
     @property
     def decays(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -36,6 +37,12 @@ def _git() -> dict[str, Any]:
     return {"git_commit": commit, "git_dirty": None if commit is None else bool(git("status", "--porcelain"))}
 
 
+def _without_folders(word: str) -> str:
+    """A word of the command line with the last part only of the path in it, if there is one."""
+    option, equals, value = word.rpartition("=")
+    return option + equals + re.split(r"[/\\\\]", value.rstrip("/\\\\"))[-1]
+
+
 def provenance(**more: Any) -> dict[str, Any]:
     """Facts that a record carries: package versions, git commit, processor kind, threads, command, UTC time.
 
@@ -52,7 +59,7 @@ def provenance(**more: Any) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(_without_folders(word) for word in sys.argv),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **more,
     }

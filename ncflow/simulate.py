@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from ncflow import initial as initial_state
+from ncflow.descent import Descent, StepRecorder, label_steps
 from ncflow.errors import BadInput, require
 from ncflow.events import Crossing
 from ncflow.flows import Flow, choose
 from ncflow.integrators import METHODS, Batch, Control, integrate
 from ncflow.interventions import Rescale
 from ncflow.model import UFM, DeepLinear
+from ncflow.optimisers import Phase
 from ncflow.provenance import provenance
 from ncflow.record import build
 from ncflow.recorder import Recorder
 from ncflow.trajectory import Status, Trajectory
 
 DEFAULT_SAVES = 256
-_CACHE = 2**15  # numbers of a group of lanes that a processor keeps at hand between stages
-_MEMORY = 2**25  # numbers of a group of lanes, or of states kept for measuring, that fit into memory
+_GROUP = {"cpu": 2**15}  # numbers of the lanes that go together: what stays in cache between stages
+_KEPT = {"cpu": 2**25}  # numbers of the states that wait to be measured
 
 
 def simulate(
@@ -38,6 +40,7 @@ def simulate(
     atol: float = 1e-12,
     flow: str = "auto",
     method: str = "auto",
+    phases: Sequence[Phase] = (),
     interventions: Sequence[Rescale] = (),
     events: Sequence[Crossing] = (Crossing(),),
     rest: float | None = None,
@@ -56,6 +59,8 @@ def simulate(
         rtol, atol: tolerances of every step, relative to each number of the state.
         flow: "full", "gram" (linear networks on fixed data, no cost in N) or "auto".
         method: "dopri5" (explicit, order 5), "rkc2" (stabilised, order 2) or "auto" (switches lane by lane).
+        phases: `Phase`s of a discrete optimiser instead of the flow: time then counts full-batch steps, from the first phase on;
+            `until` and `save_at` are whole numbers of steps, by default the end and about 256 of them. Tolerances are not used.
         interventions: `Rescale`s, applied at their time.
         events: `Crossing`s to locate; their times and fn there are in the record (`event_time`, `event_fn`).
         rest: a lane stops once rms(dy/dt) <= rest * rms(y); None never stops early.
@@ -72,39 +77,52 @@ def simulate(
         BadInput: an argument outside what is accepted; the message is one line that names it.
     """
     require(isinstance(model, UFM | DeepLinear), "model", type(model).__name__, "a UFM or a DeepLinear")
-    times = _times(until, save_at)
+    times = _step_times(phases, until, save_at) if len(phases) else _times(until, save_at)
     for name, value in (("rtol", rtol), ("atol", atol)) + ((("rest", rest),) if rest is not None else ()):
         require(_is_number(value) and 0 < value < 1, name, value, "a number between 0 and 1")
     whole = isinstance(max_steps, int | np.integer) and not isinstance(max_steps, bool)
     require(whole and max_steps > 0, "max_steps", max_steps, "a whole number greater than 0")
-    for name, value, kind in (("interventions", interventions, Rescale), ("events", events, Crossing)):
+    for name, value, kind in (("interventions", interventions, Rescale), ("events", events, Crossing),
+                              ("phases", phases, Phase)):
         require(isinstance(value, Sequence) and all(isinstance(v, kind) for v in value), name, value,
                 f"a sequence of {kind.__name__}")
     require(method in METHODS, "method", method, f"one of {', '.join(METHODS)}")
     place = find_device(device)
     blocks, lane, seed = _lanes(model, seeds, initial)
     stops = _stops(model, interventions, float(times[-1]), len(lane))
-    chosen = choose(flow, model, torch.as_tensor(lane, device=place), place)
+    lane_of = torch.as_tensor(lane, device=place)
+    if len(phases):
+        require(flow in ("auto", "full"), "flow", flow, '"auto" or "full" with an optimiser')
+        flow = "full"
+    chosen = choose(flow, model, lane_of, place)
     blocks = {name: value.to(place) for name, value in blocks.items()}
     y = chosen.start(blocks)
     control = Control(rtol, atol, rest, max_steps, method)
     # Lanes are independent: they go in groups that stay in cache, and what is kept of them until it is measured is bounded.
     # Both follow from shapes alone, so that no lane's steps depend on its neighbours.
-    room = _CACHE if place.type == "cpu" else _MEMORY
-    slots = max(1, _MEMORY // max(room, y.shape[1]))
-    for at in times[slots - 1 :: slots].tolist():
+    room, kept = _GROUP.get(place.type, 2**22), _KEPT.get(place.type, 2**28)
+    slots = max(1, kept // max(room, y.shape[1]))
+    # What is kept is measured under the loss of its phase, so a phase's end is a pause too.
+    for at in [*times[slots - 1 :: slots].tolist(), *np.cumsum([p.steps for p in phases], dtype=float).tolist()]:
         stops.setdefault(at, [])
     _keep_memory()
     batches, recorders = [], []
     for part in torch.arange(len(y), device=place).split(max(1, room // y.shape[1])):
         tell = None if progress is None else partial(_tell, progress, part, len(y))
         batches.append(Batch.start(y[part]))
-        recorders.append(Recorder(chosen.select(part), batches[-1], times, events, slots, tell))
+        kind = StepRecorder if len(phases) else Recorder
+        recorders.append(kind(chosen.select(part), batches[-1], times, events, slots, tell))
+        if len(phases):
+            advance = Descent(model, phases, lane_of, part, recorders[-1]).advance
+        else:
+            advance = partial(integrate, recorders[-1].flow, batches[-1], control=control, watch=recorders[-1])
         with torch.no_grad():
-            _run(recorders[-1], part, sorted(stops.items()), control)
-    settings = {"flow": chosen.name, "method": method, "rtol": rtol, "atol": atol, "rest": rest,
-                "interventions": [repr(i) for i in interventions], "device": place.type}
-    return build(model, chosen, Batch.join(batches), recorders, lane, seed, provenance(model=describe(model), **settings))
+            _run(recorders[-1], part, sorted(stops.items()), advance)
+    settings = {"flow": chosen.name, "interventions": [repr(i) for i in interventions], "device": place.type}
+    settings |= {"phases": [p.config() for p in phases]} if len(phases) else {
+        "method": method, "rtol": rtol, "atol": atol, "rest": rest}
+    run = build(model, chosen, Batch.join(batches), recorders, lane, seed, provenance(model=describe(model), **settings))
+    return label_steps(run, phases) if len(phases) else run
 
 
 def _keep_memory() -> None:
@@ -113,16 +131,16 @@ def _keep_memory() -> None:
     torch.empty(3 * 2**20, dtype=torch.float64)
 
 
-def _run(recorder: Recorder, part: Tensor, stops: list[tuple[float, list]], control: Control) -> None:
-    """Integrate from stop to stop, and do there what is to be done."""
-    flow, batch = recorder.flow, recorder.batch
+def _run(recorder: Recorder, part: Tensor, stops: list[tuple[float, list]], advance: Callable[..., None]) -> None:
+    """Go from stop to stop, and do there what is to be done."""
+    batch = recorder.batch
     for at, changes in stops:
-        integrate(flow, batch, at, control, recorder)
+        advance(until=at)
         recorder.hold(at)
         if changes:
             batch.wake(batch.running | (batch.status == Status.AT_REST), at)
         for block, alpha in changes:
-            _rescale(flow, batch, block, torch.as_tensor(alpha, device=part.device)[part])
+            _rescale(recorder.flow, batch, block, torch.as_tensor(alpha, device=part.device)[part])
         recorder.resume(at)
         recorder.flush(at)
     batch.status[batch.running] = Status.FINISHED
@@ -171,6 +189,17 @@ def _times(until: float | None, save_at: Sequence[float] | None) -> np.ndarray:
             "a finite flow time greater than 0 (or give save_at)")
     assert until is not None
     return np.concatenate([[0.0], until * np.logspace(-6, 0, DEFAULT_SAVES)])
+
+
+def _step_times(phases: Sequence[Phase], until: float | None, save_at: Sequence[float] | None) -> np.ndarray:
+    """Recorded steps of a run of `phases`: whole numbers, the last step included."""
+    end = sum(p.steps for p in phases if isinstance(p, Phase))
+    require(until in (None, end), "until", until, f"{end}, the steps of all phases, or left out")
+    if save_at is not None:
+        times = _times(end, save_at)
+        require(bool((times == np.round(times)).all()), "save_at", save_at, "whole numbers of steps")
+        return times
+    return np.unique(np.concatenate([[0], np.logspace(0, np.log10(end), DEFAULT_SAVES).round()]))
 
 
 def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray]:

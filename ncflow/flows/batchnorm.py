@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.flows.flow import Flow, Observation
+from ncflow.flows.flow import Flow, Observation, float64
 from ncflow.flows.layout import Layout
 from ncflow.losses import Loss
 from ncflow.model import UFM
@@ -23,19 +24,13 @@ class BatchNormFlow(Flow):
     name = "full"
 
     def __init__(self, model: UFM, lane: Tensor, device: torch.device):
-        p, N = model.widths[0], model.samples
-        shapes: dict[str, tuple[int, ...]] = {"Z": (model.streams, p, N), "gamma": (model.streams, p),
-                                              "beta": (model.streams, p), "W_1": model.weight_shapes[0]}
-        if model.bias != "none":
-            shapes["b"] = (model.classes,)
-
-        def tensor(values) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float64, device=device)[lane]
+        def tensor(values: np.ndarray) -> Tensor:
+            return float64(values, device)[lane]
 
         lanes = {"decay_W": tensor(model.weight_decays)[:, 0], "decay_b": tensor(model.bias_decays),
                  "decay_Z": tensor(model.feature_decays), "mobility": tensor(model.mobilities)}
         labels = torch.as_tensor(model.labels, device=device)
-        super().__init__(Layout(shapes), lanes, 1, labels)
+        super().__init__(Layout(model.block_shapes), lanes, 1, labels)
         self.classes = model.classes
         self.loss = Loss.of(model.loss, labels, model.classes, scale=model.loss_scale, smoothing=model.smoothing,
                             gamma=model.focal_gamma)

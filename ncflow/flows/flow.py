@@ -67,6 +67,19 @@ class Flow(ABC):
         only if `detailed`.
         """
 
+    def project(self, y: Tensor) -> Tensor:
+        """The feasible state nearest to y; the driver applies it after every step."""
+        return y
+
+    def decay(self, y: Tensor) -> Tensor:
+        """The part of the gradient that comes from weight decay, lambda times each variable: (lanes, size)."""
+        out = {}
+        for name, part in self.layout.unpack(y).items():
+            rate = self.lanes[f"decay_{name if name in ('H', 'Z', 'b') else 'W'}"]
+            rate = rate[:, int(name[2:]) - 1] if rate.ndim == 2 else rate
+            out[name] = rate.reshape(-1, *[1] * (part.ndim - 1)) * part
+        return self.layout.pack(out)
+
     def start(self, blocks: dict[str, Tensor]) -> Tensor:
         """Pack a state given in the user's coordinates."""
         return self.layout.pack(blocks)

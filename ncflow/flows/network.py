@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ncflow import metrics
 from ncflow.activations import scaled
-from ncflow.flows.flow import Flow, Observation
+from ncflow.flows.flow import Flow, Observation, float64
 from ncflow.flows.layout import Layout
 from ncflow.losses import Loss
 from ncflow.model import UFM, DeepLinear
@@ -17,36 +18,37 @@ class NetworkFlow(Flow):
     """dx/dt = -dL/dx of a model whose hidden layers are A_l = phi_a(W_l A_{l-1}), the head being linear.
 
     A_0 is the free features H of a `UFM` (no activation acts on them) or the data of a `DeepLinear`, which then is an MLP under
-    exact gradient flow. Cost per evaluation and lane O(N sum_l p_l p_{l-1}).
+    exact gradient flow. With non-negative features the flow is the projected one: an entry at 0 that the gradient pushes below
+    stays there (`project` puts back what a step overshoots). A frozen classifier does not move. Cost per evaluation and lane
+    O(N sum_l p_l p_{l-1}).
     """
 
     name = "full"
 
     def __init__(self, model: UFM | DeepLinear, lane: Tensor, device: torch.device):
-        shapes: dict[str, tuple[int, ...]] = {}
-        if isinstance(model, UFM):
-            shapes["H"] = (model.widths[0], model.samples)
-        shapes |= {f"W_{i}": s for i, s in enumerate(model.weight_shapes, 1)}
-        if model.bias != "none":
-            shapes["b"] = (model.classes,)
+        def tensor(values: np.ndarray) -> Tensor:
+            return float64(values, device)[lane]
 
-        def tensor(values) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.float64, device=device)
-
-        lanes = {"decay_W": tensor(model.weight_decays)[lane], "decay_b": tensor(model.bias_decays)[lane],
-                 "knob": tensor(model.activation_scales)[lane]}
+        lanes = {"decay_W": tensor(model.weight_decays), "decay_b": tensor(model.bias_decays),
+                 "knob": tensor(model.activation_scales)}
         if isinstance(model, UFM):
-            lanes |= {"decay_H": tensor(model.feature_decays)[lane], "mobility": tensor(model.mobilities)[lane]}
+            lanes |= {"decay_H": tensor(model.feature_decays), "mobility": tensor(model.mobilities)}
         labels = torch.as_tensor(model.labels, device=device)
-        super().__init__(Layout(shapes), lanes, model.layers, labels)
-        self.inputs = None if isinstance(model, UFM) else tensor(model.inputs)
+        super().__init__(Layout(model.block_shapes), lanes, model.layers, labels)
+        self.inputs = None if isinstance(model, UFM) else float64(model.inputs, device)
         self.classes, self.activation = model.classes, model.activation
+        self.frozen = isinstance(model, UFM) and model.classifier == "etf"
+        if self.frozen:
+            lanes["decay_W"][:, -1] = 0.0
+        self.nonnegative = isinstance(model, UFM) and model.nonnegative
         self.loss = Loss.of(model.loss, labels, model.classes, scale=model.loss_scale, smoothing=model.smoothing,
                             gamma=model.focal_gamma)
 
     def _forward(self, y: Tensor) -> tuple[dict[str, Tensor], list[Tensor], list[Tensor], Tensor]:
         """Blocks, [A_0 .. A_{M-1}], [Z_1 .. Z_{M-1}] and logits."""
         blocks = self.layout.unpack(y)
+        if self.nonnegative:
+            blocks["H"] = blocks["H"].clamp(min=0)
         phi, _ = scaled(self.activation, self.lanes["knob"][:, None, None])
         outputs, before = [blocks["H"] if self.inputs is None else self.inputs.expand(len(y), -1, -1)], []
         for i in range(1, self.layers):
@@ -67,10 +69,20 @@ class NetworkFlow(Flow):
             gradient[f"W_{i}"] = torch.addcmul(error @ outputs[i - 1].mT, self.lanes["decay_W"][:, i - 1, None, None], W)
             if i > 1:
                 error = (W.mT @ error).mul_(slope(before[i - 2]))
+        if self.frozen:
+            gradient[f"W_{self.layers}"].zero_()
         if self.inputs is None:
             dH = (blocks["W_1"].mT @ error).addcmul_(self.lanes["decay_H"][:, None, None], blocks["H"])
+            if self.nonnegative:
+                dH.masked_fill_((blocks["H"] == 0) & (dH > 0), 0.0)
             gradient["H"] = dH.mul_(self.lanes["mobility"][:, None, None])
         return self.layout.pack(gradient).neg_()
+
+    def project(self, y: Tensor) -> Tensor:
+        if self.nonnegative:
+            y = y.clone()
+            self.layout.unpack(y)["H"].clamp_(min=0)
+        return y
 
     def moments(self, y: Tensor, detailed: bool = False) -> metrics.Moments:
         return metrics.Moments.of(self._forward(y)[1][-1].mT, self.labels, self.classes)

@@ -20,7 +20,7 @@ DAMPING = 2 / 13
 
 @lru_cache(maxsize=4096)
 def coefficients(s: int) -> np.ndarray:
-    """(s + 1, 5) rows (mu, nu, mu~, gamma~, 1 - mu - nu) of stages j = 0..s (row 0 unused; row 1 holds mu~_1)."""
+    """(s + 1, 4) rows (mu, nu, mu~, gamma~) of stages j = 0..s (row 0 unused; row 1 holds mu~_1)."""
     w0 = 1 + DAMPING / s**2
     T, dT, d2T = [1.0, w0], [0.0, 1.0], [0.0, 0.0]  # Chebyshev polynomials at w0 and their derivatives
     for _ in range(2, s + 1):
@@ -32,13 +32,12 @@ def coefficients(s: int) -> np.ndarray:
     b[2:] = np.array(d2T[2:]) / np.array(dT[2:]) ** 2
     b[:2] = b[2]
     a = 1 - b * np.array(T)
-    rows = np.zeros((s + 1, 5))
+    rows = np.zeros((s + 1, 4))
     rows[1, 2] = b[1] * w1
     rows[2:, 0] = 2 * w0 * b[2:] / b[1:-1]
     rows[2:, 1] = -b[2:] / b[:-2]
     rows[2:, 2] = 2 * w1 * b[2:] / b[1:-1]
     rows[2:, 3] = -a[1:-1] * rows[2:, 2]
-    rows[2:, 4] = 1 - rows[2:, 0] - rows[2:, 1]
     rows.setflags(write=False)
     return rows
 
@@ -70,31 +69,32 @@ class Chebyshev:
         s = torch.ceil(torch.sqrt(1 + h * self.radius / self.reach(2**0.5))).clamp(2, self.max_stages)
         per_lane = [int(count) for count in s.tolist()]
         most = max(per_lane)
-        table = np.zeros((most + 1, 5, len(per_lane), 1))
+        table = np.zeros((most + 1, 4, len(per_lane), 1))
         for lane, count in enumerate(per_lane):
             table[: count + 1, :, lane, 0] = coefficients(count)
         rows = torch.as_tensor(table, device=y.device)
         h = h[:, None]
         hf0 = h * f0
-        before, now = y, torch.addcmul(y, rows[1, 2], hf0)
+        # The recurrence runs on the distance from y, so that its rounding is relative to the step and not to the state.
+        before, now = torch.zeros_like(y), rows[1, 2] * hf0
         uniform = min(per_lane) == most
         for j in range(2, most + 1):
-            mu, nu, mu_t, gamma_t, rest = rows[j].unbind(0)
-            new = rest * y
-            new.addcmul_(mu, now).addcmul_(nu, before).addcmul_(gamma_t, hf0).addcmul_(mu_t * h, field(now))
+            mu, nu, mu_t, gamma_t = rows[j].unbind(0)
+            new = (mu * now).addcmul_(nu, before).addcmul_(gamma_t, hf0).addcmul_(mu_t * h, field(y + now))
             if not uniform:
                 # Lanes that need fewer stages are done: they keep their last one.
                 new = torch.where((s >= j)[:, None], new, now)
             before, now = now, new
-        f1 = field(now)
-        error = (0.8 * (y - now) + 0.4 * h * (f0 + f1)).abs_()
+        end = y + now
+        f1 = field(end)
+        error = (-0.8 * now + 0.4 * h * (f0 + f1)).abs_()
 
         def interpolate(theta: Tensor) -> Tensor:
             """Cubic Hermite: one order above the method."""
-            x, d, b = theta[:, None], now - y, h * f1
+            x, d, b = theta[:, None], now, h * f1
             return y + x * (hf0 + x * (3 * d - 2 * hf0 - b + x * (hf0 + b - 2 * d)))
 
-        return Step(now, f1, error, s, self.radius, interpolate)
+        return Step(end, f1, error, s, self.radius, interpolate)
 
 
 def spectral_radius(
