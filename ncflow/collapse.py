@@ -10,6 +10,8 @@ import numpy as np
 
 from ncflow import metrics
 from ncflow.errors import require
+from ncflow.events import crossing_name
+from ncflow.model import _numbers
 from ncflow.trajectory import Status, Trajectory
 
 
@@ -26,7 +28,7 @@ class Regime(Enum):
         return {
             Regime.COLLAPSED: "NC1 passed the threshold",
             Regime.NOT_COLLAPSED: "NC1 stayed above the threshold to the end of the record",
-            Regime.ZERO_FEATURES: "NC1 passed the threshold, but only while the features vanished",
+            Regime.ZERO_FEATURES: "the features vanished; NC1, a ratio, can fall all the same",
             Regime.FAILED: "the lane stopped early, see its status",
         }[self]
 
@@ -40,14 +42,14 @@ class Collapse:
         nc1, threshold: the definition and level of T_NC.
         t_nc: first time that NC1 is below the threshold, from the start of the run: the located event where the run tracked
             just this crossing, else interpolated in log NC1 between records (flows) or the first measured epoch (networks).
-        t_nc_in_phase: the same, from the start of the phase it fell in.
+        t_nc_in_phase: the same, from the start of the phase it fell in: the last record of the phase before.
         phase: loss phase of t_nc, 1 cross-entropy or 2 MSE; 0 where a run has no phases or did not collapse.
         fn_star: fn at t_nc, which is what the paper measures.
         fn_end, nc1_end: fn and NC1 at the end of the record.
         fn_drift: relative change of fn over the last tenth of the record.
         fn_inf: fn at rest: fn_end if the lane came to rest or |fn_drift| < 1e-3, else NaN.
-        rate: -d log NC1/dt, fitted to the second half of what is above 1e-13.
-        fn_rate: -d log |fn - fn_inf|/dt, fitted where it is between 1e-6 and 1e-2 of fn_inf; NaN unless at rest.
+        rate: -d log NC1/dt, fitted to the second half of what is above 1e-13, up to rest.
+        fn_rate: -d log |fn - fn_inf|/dt, fitted where it is below 1e-2 of fn_inf and above 1e-6 and ten drifts; NaN where fn_inf is.
         regime, status: what became of the features; how the lane ended.
     """
 
@@ -70,8 +72,9 @@ class Collapse:
     status: Status
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self) | {"regime": self.regime.value, "status": self.status.name.lower()}
+        """JSON-ready values; None for NaN."""
+        named = asdict(self) | {"regime": self.regime.value, "status": self.status.name.lower()}
+        return {name: None if value != value else value for name, value in named.items()}
 
 
 def summarise(
@@ -82,7 +85,7 @@ def summarise(
     Args:
         nc1: which definition of NC1, a name in `metrics.NAMES` that the record holds.
         threshold: level of NC1 between 0 and 1.
-        zero: a collapse with fn below this is `Regime.ZERO_FEATURES`: NC1, a ratio, can fall while everything vanishes.
+        zero: fn below this, at t_nc or at the end, is `Regime.ZERO_FEATURES`: NC1, a ratio, can fall while everything vanishes.
 
     Raises:
         BadInput: an unknown metric, or a threshold outside (0, 1).
@@ -91,6 +94,7 @@ def summarise(
     require(nc1 in known, "nc1", nc1, f"one of {', '.join(known)}")
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     require(number and 0 < threshold < 1, "threshold", threshold, "a number between 0 and 1")
+    _numbers("zero", zero, ndim=0)
     return [_lane(run, i, nc1, float(threshold), zero) for i in range(run.lanes)]
 
 
@@ -100,49 +104,51 @@ def _lane(run: Trajectory, i: int, nc1: str, threshold: float, zero: float) -> C
     seen = np.isfinite(fn)
     status = Status(int(data["status"]))
     phases = data["phase"].values if "phase" in data else np.zeros(len(time), int)
-    flow = run.data.attrs["time_kind"] == "flow"
-    t_nc, fn_star, k = _first_below(data, nc1, threshold, time, ratio, fn, flow)
-    phase = int(phases[k]) if k >= 0 else 0
-    start = time[phases < phase].max(initial=0.0) if phase else 0.0
+    t_nc, fn_star = _first_below(data, nc1, threshold, time, ratio, fn)
+    collapsed = bool(np.isfinite(t_nc))
+    phase = int(phases[min(np.searchsorted(time, t_nc), len(time) - 1)]) if collapsed else 0
+    start = time[phases < phase].max(initial=0.0)
     last = int(np.flatnonzero(seen)[-1]) if seen.any() else 0
     tenth = np.interp(0.9 * time[last], time[seen], fn[seen]) if seen.any() else np.nan
     drift = (fn[last] - tenth) / fn[last] if fn[last] else 0.0
     settled = status is Status.AT_REST or abs(drift) < 1e-3
-    regime = Regime.COLLAPSED if np.isfinite(t_nc) else Regime.NOT_COLLAPSED
-    if regime is Regime.COLLAPSED and fn_star < zero:
-        regime = Regime.ZERO_FEATURES
-    elif regime is Regime.NOT_COLLAPSED and status not in (Status.FINISHED, Status.AT_REST):
+    if not collapsed and (status not in (Status.FINISHED, Status.AT_REST) or not seen.any()):
         regime = Regime.FAILED
+    elif fn[last] < zero or fn_star < zero:
+        regime = Regime.ZERO_FEATURES
+    else:
+        regime = Regime.COLLAPSED if collapsed else Regime.NOT_COLLAPSED
     fn_inf = float(fn[last]) if settled else np.nan
+    moving = time <= float(data["t_end"]) if status is Status.AT_REST and "t_end" in data else seen
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.abs(fn / fn_inf - 1)
     return Collapse(
         seed=int(data["seed"]), decay=float(data["decay"]), nc1=nc1, threshold=threshold,
         time_kind=run.data.attrs["time_kind"], t_nc=float(t_nc), t_nc_in_phase=float(t_nc - start), phase=phase,
         fn_star=float(fn_star), fn_end=float(fn[last]), nc1_end=float(ratio[last]), fn_drift=float(drift), fn_inf=fn_inf,
-        rate=_decay_rate(time, ratio, 1e-13, np.inf, half=True),
-        fn_rate=_decay_rate(time, np.abs(fn / fn_inf - 1), 1e-6, 1e-2) if settled and fn_inf else np.nan,
+        rate=_decay_rate(time[moving], ratio[moving], 1e-13, np.inf, half=True),
+        fn_rate=_decay_rate(time[moving], distance[moving], max(1e-6, 10 * abs(drift)), 1e-2),
         regime=regime, status=status,
     )
 
 
-def _first_below(data, nc1: str, threshold: float, time, ratio, fn, flow: bool) -> tuple[float, float, int]:
-    """(time, fn there, index of the first record at or after it); NaN and -1 if NC1 never is below the threshold."""
-    from ncflow.events import Crossing
-
-    below = np.flatnonzero(ratio < threshold)
-    k = int(below[0]) if len(below) else -1
+def _first_below(data, nc1: str, threshold: float, time, ratio, fn) -> tuple[float, float]:
+    """(time, fn there) of the first NC1 below the threshold, NaN if there is none: the event if the run located just this
+    one, else interpolated between records of a flow, else the first record."""
     if "event" in data.coords:
-        name = Crossing("nc1_trace_ratio", threshold).name.replace("nc1_trace_ratio", nc1)
-        match = np.flatnonzero(data["event"].values == name)
-        if len(match):
-            return float(data["event_time"].values[match[0]]), float(data["event_fn"].values[match[0]]), k
-    if k < 0:
-        return np.nan, np.nan, -1
-    if not flow or k == 0 or not np.isfinite(ratio[k - 1]):
-        return float(time[k]), float(fn[k]), k
+        match = np.flatnonzero(data["event"].values == crossing_name(nc1, threshold))
+        if len(match) and np.isfinite(data["event_time"].values[match[0]]):
+            return float(data["event_time"].values[match[0]]), float(data["event_fn"].values[match[0]])
+    below = np.flatnonzero(ratio < threshold)
+    if len(below) == 0:
+        return np.nan, np.nan
+    k = int(below[0])
+    if data.attrs["time_kind"] != "flow" or k == 0 or not np.isfinite(ratio[k - 1]):
+        return float(time[k]), float(fn[k])
     with np.errstate(divide="ignore"):
         a, b = np.log(ratio[k - 1] / threshold), np.log(ratio[k] / threshold)
     share = a / (a - b) if np.isfinite(b) else 1.0
-    return float(time[k - 1] + share * (time[k] - time[k - 1])), float(fn[k - 1] + share * (fn[k] - fn[k - 1])), k
+    return float(time[k - 1] + share * (time[k] - time[k - 1])), float(fn[k - 1] + share * (fn[k] - fn[k - 1]))
 
 
 def _decay_rate(time, value, low: float, high: float, half: bool = False) -> float:

@@ -33,5 +33,9 @@ class Crossing:
 
     @property
     def name(self) -> str:
-        """As in the record, with every digit of the level."""
-        return f"{self.metric} {'<' if self.falling else '>'} {self.level!r}"
+        return crossing_name(self.metric, self.level, self.falling)
+
+
+def crossing_name(metric: str, level: float, falling: bool = True) -> str:
+    """What a crossing is called in a record, with every digit of the level."""
+    return f"{metric} {'<' if falling else '>'} {level!r}"

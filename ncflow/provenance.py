@@ -40,7 +40,7 @@ def _git() -> dict[str, Any]:
 def _without_folders(word: str) -> str:
     """A word of the command line with the last part only of the path in it, if there is one."""
     option, equals, value = word.rpartition("=")
-    return option + equals + re.split(r"[/\\\\]", value.rstrip("/\\\\"))[-1]
+    return option + equals + re.split(r"[/\\]", value.rstrip("/\\"))[-1]
 
 
 def provenance(**more: Any) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def simulate(
     atol: float = 1e-12,
     flow: str = "auto",
     method: str = "auto",
+    step: float | None = None,
     phases: Sequence[Phase] = (),
     interventions: Sequence[Rescale] = (),
     events: Sequence[Crossing] = (Crossing(),),
@@ -58,7 +59,9 @@ def simulate(
         save_at: increasing times to record; default 0 and 256 times spaced evenly in the logarithm up to `until`.
         rtol, atol: tolerances of every step, relative to each number of the state.
         flow: "full", "gram" (linear networks on fixed data, no cost in N) or "auto".
-        method: "dopri5" (explicit, order 5), "rkc2" (stabilised, order 2) or "auto" (switches lane by lane).
+        method: "dopri5" (explicit, order 5), "rkc2" (stabilised, order 2), "rk4" (fixed step, for kinked fields) or "auto": the
+            first two, switching lane by lane, or "rk4" where the field has kinks.
+        step: of "rk4"; default the inverse of the spectral radius, measured on the way.
         phases: `Phase`s of a discrete optimiser instead of the flow: time then counts full-batch steps, from the first phase on;
             `until` and `save_at` are whole numbers of steps, by default the end and about 256 of them. Tolerances are not used.
         interventions: `Rescale`s, applied at their time.
@@ -86,6 +89,7 @@ def simulate(
                               ("phases", phases, Phase)):
         require(isinstance(value, Sequence) and all(isinstance(v, kind) for v in value), name, value,
                 f"a sequence of {kind.__name__}")
+    require(step is None or (_is_number(step) and 0 < step < float("inf")), "step", step, "a number greater than 0")
     require(method in METHODS, "method", method, f"one of {', '.join(METHODS)}")
     place = find_device(device)
     blocks, lane, seed = _lanes(model, seeds, initial)
@@ -97,7 +101,7 @@ def simulate(
     chosen = choose(flow, model, lane_of, place)
     blocks = {name: value.to(place) for name, value in blocks.items()}
     y = chosen.start(blocks)
-    control = Control(rtol, atol, rest, max_steps, method)
+    control = Control(rtol, atol, rest, max_steps, method, step)
     # Lanes are independent: they go in groups that stay in cache, and what is kept of them until it is measured is bounded.
     # Both follow from shapes alone, so that no lane's steps depend on its neighbours.
     room, kept = _GROUP.get(place.type, 2**22), _KEPT.get(place.type, 2**28)
@@ -199,7 +203,8 @@ def _step_times(phases: Sequence[Phase], until: float | None, save_at: Sequence[
         times = _times(end, save_at)
         require(bool((times == np.round(times)).all()), "save_at", save_at, "whole numbers of steps")
         return times
-    return np.unique(np.concatenate([[0], np.logspace(0, np.log10(end), DEFAULT_SAVES).round()]))
+    ends = np.cumsum([p.steps for p in phases])  # where phases begin counts: t_nc_in_phase
+    return np.unique(np.concatenate([[0], ends, np.logspace(0, np.log10(end), DEFAULT_SAVES).round()]))
 
 
 def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray]:

@@ -106,7 +106,8 @@ class Network:
             class_mean_norms=np.sqrt(np.diag(gram)), class_mean_cosine=cosine(gram),
             bias=self.theta * (share - logits @ share), loss=float(self.scale * (objective + square / 2)),
             signal=compact(signal), rank=len(z), exists=len(z) > 0,
-            nc1_floor=self.moments.within(last) / between if between > 0 else float("nan"), **words)
+            nc1_floor=self.moments.within(last) / between if between > 0 else float("nan"),
+            modes=(U, z, V), **words)
 
     def decoupled(self, modes: Modes, **words: Any) -> FixedPoint:
         """Closed form: every mode on its upper root, the mean mode only where that is cheaper than zero."""

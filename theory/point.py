@@ -46,6 +46,8 @@ class FixedPoint:
         assumptions: sentences.
         source: where the result was first published, as pointers.
         other_roots: further stationary points, without `other_roots` of their own; the saddle branch first.
+        modes: (U, z, V), the end-to-end map U diag(z) V^T on its active modes, in the coordinates of
+            `theory.linear`; None with several lanes or where the model is not linear.
     """
 
     feature_norm: Any
@@ -66,6 +68,7 @@ class FixedPoint:
     assumptions: tuple[str, ...] = ()
     source: str = ""
     other_roots: tuple[FixedPoint, ...] = field(default=(), repr=False)
+    modes: tuple[Array, Array, Array] | None = field(default=None, repr=False)
 
     @property
     def formula(self) -> str:
@@ -76,7 +79,7 @@ class FixedPoint:
 
 
 NUMBERS = tuple(f.name for f in fields(FixedPoint) if f.name not in
-                ("branch", "law", "status", "assumptions", "source", "other_roots"))
+                ("branch", "law", "status", "assumptions", "source", "other_roots", "modes"))
 
 
 def compact(values: Array) -> float | Array:
@@ -126,4 +129,4 @@ def _join(points: Sequence[FixedPoint]) -> FixedPoint:
     sentences = tuple(dict.fromkeys(s for p in points for s in p.assumptions))
     worst = max((p.status for p in points), key=("exact", "asymptotic", "empirical", "numerical").index)
     return replace(points[0], **numbers, signal=np.stack(signals), assumptions=sentences, status=worst,
-                   other_roots=())
+                   other_roots=(), modes=None)

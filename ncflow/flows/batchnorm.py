@@ -22,6 +22,7 @@ class BatchNormFlow(Flow):
     """
 
     name = "full"
+    smooth = False
 
     def __init__(self, model: UFM, lane: Tensor, device: torch.device):
         def tensor(values: np.ndarray) -> Tensor:

@@ -47,6 +47,7 @@ class Flow(ABC):
     """
 
     name = "flow"
+    smooth = True  # whether the field is differentiable; one with kinks is integrated with fixed steps
 
     def __init__(self, layout: Layout, lanes: dict[str, Tensor], layers: int, labels: Tensor):
         self.layout, self.lanes, self.layers, self.labels = layout, lanes, layers, labels

@@ -12,12 +12,14 @@ from torch import Tensor
 from ncflow.flows import Flow
 from ncflow.integrators.chebyshev import Chebyshev, spectral_radius
 from ncflow.integrators.dormand_prince import DormandPrince
+from ncflow.integrators.runge_kutta4 import RungeKutta4
 from ncflow.integrators.step import Step
 from ncflow.trajectory import Status
 
-METHODS = ("auto", "dopri5", "rkc2")
+METHODS = ("auto", "dopri5", "rkc2", "rk4")
 _RUNNING = -1
-_EXPLICIT, _STABILISED = 0, 1
+_EXPLICIT, _STABILISED, _FIXED = 0, 1, 2
+_LEASH = 0.1  # share of its norm by which a fixed step may move a state
 _MARGIN = 1.05  # by which the measured spectral radius is enlarged, as it is found from below and moves
 
 
@@ -31,6 +33,7 @@ class Control:
     rest: float | None = None
     max_steps: int = 1_000_000
     method: str = "auto"
+    step: float | None = None  # of the fixed-step method; None: the inverse of the spectral radius
 
 
 @dataclass
@@ -95,8 +98,10 @@ def integrate(flow: Flow, batch: Batch, until: float, control: Control, watch: W
     """
     if control.method == "rkc2":
         batch.mode.fill_(_STABILISED)
+    elif control.method == "rk4" or (control.method == "auto" and not flow.smooth):
+        batch.mode.fill_(_FIXED)
     while bool((batch.running & (batch.t < until)).any()):
-        for leg in (_ExplicitLeg, _StabilisedLeg):
+        for leg in (_ExplicitLeg, _StabilisedLeg, _FixedLeg):
             leg(flow, batch, until, control, watch).run()
 
 
@@ -112,7 +117,8 @@ class _Leg:
     error_order: int
 
     def __init__(self, flow: Flow, batch: Batch, until: float, control: Control, watch: Watch):
-        self.field, self.batch, self.until, self.control, self.watch = flow.field, batch, until, control, watch
+        self.field, self.project = flow.field, flow.project
+        self.batch, self.until, self.control, self.watch = batch, until, control, watch
         self.switch = control.method == "auto"
         self.open = batch.running & (batch.t < until) & (batch.mode == self.mode)
         self.error = torch.ones_like(batch.t)  # of the last accepted step
@@ -134,12 +140,16 @@ class _Leg:
     def begin(self) -> None:
         """What the method wants to know before its first step."""
 
-    def solver(self) -> DormandPrince | Chebyshev:
+    def solver(self) -> DormandPrince | Chebyshev | RungeKutta4:
         raise NotImplementedError
 
     def judge(self, h: Tensor, good: Tensor, step: Step) -> None:
         """Look at the step just tried: which lanes want the other method?"""
         raise NotImplementedError
+
+    def size(self, step: Step, y0: Tensor) -> Tensor:
+        """(lanes,) size of a trial step's error; at most 1 is accepted."""
+        return _rms(step.error / self._scale(torch.maximum(y0.abs(), step.y.abs())))
 
     def _scale(self, size: Tensor) -> Tensor:
         return size.mul(self.control.rtol).add_(self.control.atol)
@@ -163,18 +173,18 @@ class _Leg:
         h = torch.where(self.open, torch.where(ends, left, h), torch.zeros_like(h))
         y0, f0, t0 = batch.y, self.f, batch.t
         step = solver.step(self.field, y0, f0, h)
-        error = _rms(step.error / self._scale(torch.maximum(y0.abs(), step.y.abs())))
+        error = self.size(step, y0)
         good = self.open & (error <= 1)  # false for NaN
         t1 = torch.where(ends, torch.full_like(h, self.until), t0 + h)
 
         def land(time: Tensor) -> Tensor:
             part = solver.step(self.field, y0, f0, time - t0)
             batch.evaluations += part.evaluations * (time > t0)
-            return part.y
+            return self.project(part.y)
 
         self.watch(Inside(good, t0, t1, step, land))
         batch.t = torch.where(good, t1, t0)
-        batch.y = torch.where(good[:, None], step.y, y0)
+        batch.y = torch.where(good[:, None], self.project(step.y), y0)
         self.f = torch.where(good[:, None], step.f, f0)
         batch.steps += self.open
         batch.rejected += self.open & ~good
@@ -185,7 +195,7 @@ class _Leg:
 
     def _next_size(self, h: Tensor, error: Tensor, good: Tensor) -> None:
         error = torch.where(error.isfinite(), error.clamp(min=1e-10), torch.full_like(error, 1e30))
-        grow = 0.9 * error ** (-0.7 / self.error_order) * self.error ** (0.4 / self.error_order)
+        grow = 0.9 * error ** (-0.85 / self.error_order) * self.error ** (0.2 / self.error_order)
         shrink = (0.9 * error ** (-1 / self.error_order)).clamp(0.1, 0.9)
         new = h * torch.where(good, grow.clamp(0.2, 8.0), shrink)
         self.batch.h = torch.where(self.open, new, self.batch.h)
@@ -235,14 +245,14 @@ class _StabilisedLeg(_Leg):
         start = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=self.f.dtype)
         self.direction = start.to(self.f.device).expand_as(self.f)
         self.radius = torch.ones_like(self.batch.t)
-        self.age = torch.zeros_like(self.count)
+        self.work = torch.zeros_like(self.batch.t)
         self._measure(self.open)
 
     def _measure(self, wanted: Tensor) -> None:
         radius, self.direction, count = spectral_radius(self.field, self.batch.y, self.f, self.direction, wanted)
         # A decaying direction is always there: the radius cannot be zero.
         self.radius = torch.where(wanted, _MARGIN * radius.clamp(min=1e-12), self.radius)
-        self.age = torch.where(wanted, 0, self.age)
+        self.work = torch.where(wanted, 0.0, self.work)
         self.batch.evaluations += count
 
     def solver(self) -> Chebyshev:
@@ -257,7 +267,42 @@ class _StabilisedLeg(_Leg):
             back = self.open & (self.count >= 10)
             self.batch.patience[back] *= 4  # before it comes here again
             self.change(back, _EXPLICIT)
-        self.age += 1
-        stale = self.open & ((self.age >= 25) | (~good & (self.age > 1)))
+        fresh = self.work == 0
+        self.work += step.evaluations
+        # A step far beyond the interval of stability is rejected: measure again before the next, unless it was just done.
+        stale = self.open & ((self.work >= 100) | (~good & ~fresh))
         if bool(stale.any()):
             self._measure(stale)
+
+
+class _FixedLeg(_Leg):
+    mode, order, error_order = _FIXED, RungeKutta4.order, RungeKutta4.order + 1
+
+    def begin(self) -> None:
+        self.age = 0
+        if self.control.step is not None:
+            self.batch.h.fill_(self.control.step)
+            return
+        start = torch.randn(self.f.shape[1], generator=torch.Generator().manual_seed(0), dtype=self.f.dtype)
+        self.direction = start.to(self.f.device).expand_as(self.f)
+        self._measure()
+
+    def _measure(self) -> None:
+        radius, self.direction, count = spectral_radius(self.field, self.batch.y, self.f, self.direction, self.open)
+        self.batch.evaluations += count
+        self.batch.h = torch.where(self.open, 1 / (_MARGIN * radius.clamp(min=1e-12)), self.batch.h)
+
+    def solver(self) -> RungeKutta4:
+        return RungeKutta4()
+
+    def size(self, step: Step, y0: Tensor) -> Tensor:
+        """A leash instead of an error: across a kink the spectral radius can jump, and no step may move far."""
+        return (step.y - y0).norm(dim=1) / (_LEASH * y0.norm(dim=1) + self.control.atol)
+
+    def _next_size(self, h: Tensor, error: Tensor, good: Tensor) -> None:
+        self.batch.h = torch.where(good | ~self.open, self.batch.h, h / 2)
+
+    def judge(self, h: Tensor, good: Tensor, step: Step) -> None:
+        self.age += 1
+        if self.control.step is None and self.age % 25 == 0 and bool(self.open.any()):
+            self._measure()
