@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from experiments.compare import Comparison
 from experiments.show import short
@@ -46,8 +46,8 @@ def compare_figure(result: Comparison) -> Figure:
     p = result.protocol
     figure.suptitle(f"{p.dataset}{f' ({p.subset} images)' if p.subset else ''}: MLP with {p.depth} hidden layers of {p.width}, "
                     f"{p.activation}, {len(p.seeds)} seeds (line: geometric mean, band: range); simulated linear network on the same inputs", fontsize=11)
-    titles = ("real network: fn (dot: T_NC, tick: theory from head)", "simulation: fn (tick: fixed point)", "where fn rests",
-              "real network: NC1", "simulation: NC1 (tick: theory)", "where NC1 ends")
+    titles = ("network: fn (mark: T_NC, thin line: from head)", "simulation: fn (thin line: fixed point)", "where fn rests",
+              "network: NC1", "simulation: NC1 (thin line: theory)", "where NC1 ends")
     for ax, letter, title in zip(axes.flat, "abcdef", titles, strict=True):
         ax.set_title(f"({letter}) {title}", fontsize=10, loc="left")
         ax.grid(alpha=0.25, linewidth=0.5)
@@ -69,8 +69,7 @@ def _dynamics(result: Comparison, top: Axes, bottom: Axes) -> None:
             ax.fill_between(epochs[1:], values.min(0)[1:], values.max(0)[1:], color=colour, alpha=0.15, linewidth=0)
         fixed = row["theory"]["feature_norm_head"]
         if fixed is not None:
-            top.plot([1.0, 1.04], [fixed, fixed], transform=top.get_yaxis_transform(), clip_on=False, color=colour,
-                     linewidth=2.5)
+            _level(top, fixed, colour, style)
         if row["real"]["t_nc"]["mean"] is not None:
             top.plot(row["real"]["t_nc"]["mean"], row["real"]["fn_star"]["mean"], MARKERS[i % 6], color=colour,
                      markersize=6, markeredgecolor="black", zorder=5)
@@ -78,6 +77,7 @@ def _dynamics(result: Comparison, top: Axes, bottom: Axes) -> None:
         ax.axvline(p.epochs_ce, color="0.4", linewidth=0.8)
         ax.set_yscale("log")
         ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _plain(top)
     bottom.axhline(p.threshold, color="black", linewidth=0.8)
     bottom.annotate("threshold", (1, p.threshold), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
@@ -86,6 +86,12 @@ def _dynamics(result: Comparison, top: Axes, bottom: Axes) -> None:
     top.set_ylabel("fn, mean feature norm")
     bottom.set_ylabel("NC1")
     bottom.legend(fontsize=8, frameon=False, loc="lower left")
+
+
+def _level(ax: Axes, value: float, colour, style) -> None:
+    """A thin line at a predicted value, with a tick at the right where lines crowd."""
+    ax.axhline(value, color=colour, linestyle=style, linewidth=0.8, alpha=0.7, zorder=1)
+    ax.plot([1.0, 1.03], [value, value], transform=ax.get_yaxis_transform(), clip_on=False, color=colour, linewidth=2.5)
 
 
 def _flow(result: Comparison, top: Axes, bottom: Axes) -> None:
@@ -99,8 +105,7 @@ def _flow(result: Comparison, top: Axes, bottom: Axes) -> None:
         for ax, name in ((top, "fn"), (bottom, result.protocol.nc1)):
             ax.plot(time[moving][1:], lane[name].values[moving][1:], linestyle=style, color=colour, linewidth=1.5)
         for ax, value in ((top, row["theory"]["feature_norm_data"]), (bottom, row["theory"]["nc1_floor_data"])):
-            ax.plot([1.0, 1.04], [value, value], transform=ax.get_yaxis_transform(), clip_on=False, color=colour,
-                    linewidth=2.5)
+            _level(ax, value, colour, style)
     for ax in (top, bottom):
         ax.set_xscale("log")
         ax.set_yscale("log")
@@ -140,8 +145,10 @@ def _against_decay(result: Comparison, top: Axes, bottom: Axes) -> None:
     for ax in (top, bottom):
         ax.set_xscale("log")
         ax.set_xlabel("weight decay")
+        ax.set_xticks(decays, [short(d) for d in decays])
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize=8, frameon=False)
-    top.set_ylim(bottom=0)
+    top.set_ylim(0, 1.06 * top.get_ylim()[1])
     top.set_ylabel("fn, mean feature norm")
     bottom.set_ylabel("NC1")
 
