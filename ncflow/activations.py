@@ -36,7 +36,7 @@ class Activation:
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
-    return torch.special.ndtr(x)
+    return torch.erfc(-x / math.sqrt(2)) / 2  # keeps the far tail, which torch.special.ndtr rounds to zero
 
 
 def _normal_pdf(x: Tensor) -> Tensor:

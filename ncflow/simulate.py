@@ -22,6 +22,7 @@ from ncflow.optimisers import Phase
 from ncflow.provenance import provenance
 from ncflow.record import build
 from ncflow.recorder import Recorder
+from ncflow.threads import few_threads
 from ncflow.trajectory import Status, Trajectory
 
 DEFAULT_SAVES = 256
@@ -120,7 +121,9 @@ def simulate(
             advance = Descent(model, phases, lane_of, part, recorders[-1]).advance
         else:
             advance = partial(integrate, recorders[-1].flow, batches[-1], control=control, watch=recorders[-1])
-        with torch.no_grad():
+        # The largest product of an evaluation has K rows on the largest block.
+        work = 2 * len(part) * model.classes * max(value[0].numel() for value in blocks.values())
+        with torch.no_grad(), few_threads(work):
             _run(recorders[-1], part, sorted(stops.items()), advance)
     settings = {"flow": chosen.name, "interventions": [repr(i) for i in interventions], "device": place.type}
     settings |= {"phases": [p.config() for p in phases]} if len(phases) else {

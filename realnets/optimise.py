@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
@@ -70,19 +69,3 @@ def order(seed: int, phase: int, epoch: int, samples: int) -> np.ndarray:
     A function of its arguments alone, so the same whatever else is in the batch of lanes.
     """
     return np.random.default_rng([seed, phase, epoch]).permutation(samples)
-
-
-@contextmanager
-def few_threads(work: float) -> Iterator[None]:
-    """One thread inside if a product of `work` floating-point operations is too small to share (64e6).
-
-    Handing out tens of microseconds of work gains little on a free machine, and where other processes compete
-    for the cores every hand-over waits for a thread that is not running: measured 57 times slower. The
-    caller's number is restored.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if work < 64e6 else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

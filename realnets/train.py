@@ -11,11 +11,12 @@ import torch
 
 from ncflow.errors import BadInput, require
 from ncflow.provenance import provenance
+from ncflow.threads import few_threads
 from ncflow.trajectory import Status, Trajectory
 from realnets.data import DataSet, load
 from realnets.measure import accuracy, class_mean_gram, layer_norms, measure
 from realnets.mlp import LaneMLP
-from realnets.optimise import few_threads, learning_rate, optimiser, order
+from realnets.optimise import learning_rate, optimiser, order
 from realnets.protocol import TwoPhase
 from realnets.record import build
 

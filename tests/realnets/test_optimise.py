@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from ncflow.errors import BadInput
 from realnets.mlp import LaneMLP
-from realnets.optimise import few_threads, learning_rate, optimiser, order
+from ncflow.threads import few_threads
+from realnets.optimise import learning_rate, optimiser, order
 
 SIZES = (6, 11, 10, 4)
 SEEDS, DECAYS, RATES = (0, 1, 0, 1, 2), (1e-2, 1e-2, 0.0, 1e-3, 1e-3), (3e-3, 3e-3, 3e-3, 1e-2, 1e-2)
