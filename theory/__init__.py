@@ -5,20 +5,49 @@
 
 One mechanism serves every linear model: `mode` (the scalar equation of one singular direction), `schatten`
 (its matrix form when directions mix), `linear` (from an end-to-end map to norms, angles and loss), `ufm` and
-`deep_linear` (what each model puts in). `head` reads a trained classifier; `derivations` holds the symbolic
-steps and prints the formulas.
+`deep_linear` (what each model puts in). `rest` puts a fixed point in the bases of its second variation, from
+which come `spectrum` and `rates`; `boundary` and `floor` say where collapse ends, `aligned`, `times`, `lead`
+and `recovery` how it goes, `grid` evaluates millions of points. `head` reads a trained classifier;
+`derivations` and `derivations_dynamics` hold the symbolic steps and print the formulas.
+
+Other losses and what a ReLU leaves: `strength` (the same scalar equation for any loss), `cross_entropy`,
+`nonnegative` and `batchnorm`; `activation` (degrees of homogeneity) and `closure` (identities of networks at
+rest) speak of real networks; `derivations_nonlinear` holds their symbolic steps.
 """
 
 from __future__ import annotations
 
-from ncflow.errors import BadInput
-from ncflow.model import UFM, DeepLinear
-from theory import deep_linear, ufm
-from theory.head import Head, feature_norm_estimate, feature_norm_from_head, gram_scales, head_from_gram
-from theory.point import FixedPoint, stack
+from collections.abc import Callable
 
-__all__ = ["FixedPoint", "Head", "feature_norm_estimate", "feature_norm_from_head", "fixed_point",
-           "gram_scales", "head_from_gram"]
+from ncflow.errors import BadInput, require
+from ncflow.model import UFM, DeepLinear
+from theory import batchnorm, cross_entropy, deep_linear, nonnegative, ufm
+from theory.boundary import Boundary, fold, maxwell, mean_mode_threshold, minority_threshold
+from theory.floor import Floor, floor, floor_boundary
+from theory.head import Head, feature_norm_estimate, feature_norm_from_head, gram_scales, head_from_gram
+from theory.lead import Lead, lead_time
+from theory.point import FixedPoint, stack
+from theory.rates import Rate, Rates, rates
+from theory.recovery import Response, intervention_response
+from theory.spectrum import Block, Spectrum, spectrum
+from theory.times import CollapseTime, Regime, regime, time_to_collapse
+
+__all__ = ["Block", "Boundary", "CollapseTime", "FixedPoint", "Floor", "Head", "Lead", "Rate", "Rates",
+           "Regime", "Response", "Spectrum", "feature_norm_estimate", "feature_norm_from_head", "fixed_point",
+           "floor", "floor_boundary", "fold", "gram_scales", "head_from_gram", "intervention_response",
+           "lead_time", "maxwell", "mean_mode_threshold", "minority_threshold", "rates", "regime", "spectrum",
+           "time_to_collapse"]
+
+
+def _formula(model: UFM) -> Callable[[UFM, int], FixedPoint]:
+    """What knows the rest point of `model`."""
+    require(model.classifier == "free", "classifier", model.classifier, '"free"')
+    if model.normalization == "batch":
+        return batchnorm.fixed_point
+    if model.nonnegative or model.activation == "relu":
+        return nonnegative.fixed_point
+    require(model.activation == "linear", "activation", model.activation, '"linear" or "relu"')
+    return ufm.fixed_point if model.loss == "mse" else cross_entropy.fixed_point
 
 
 def fixed_point(model: UFM | DeepLinear) -> FixedPoint:
@@ -33,11 +62,10 @@ def fixed_point(model: UFM | DeepLinear) -> FixedPoint:
     """
     if not isinstance(model, UFM | DeepLinear):
         raise BadInput("model", type(model), "a UFM or a DeepLinear")
-    if model.loss != "mse":
-        raise BadInput("loss", model.loss, 'fixed points are known here for "mse"')
-    if model.activation != "linear":
-        raise BadInput("activation", model.activation, 'fixed points are known here for "linear"')
     if isinstance(model, UFM):
-        return stack([ufm.fixed_point(model, lane) for lane in range(model.lanes)])
+        solve = _formula(model)
+        return stack([solve(model, lane) for lane in range(model.lanes)])
+    for name, plain in (("loss", "mse"), ("activation", "linear")):
+        require(getattr(model, name) == plain, name, getattr(model, name), f"{plain!r}, on data")
     data = deep_linear.moments(model)
     return stack([deep_linear.fixed_point(model, lane, data) for lane in range(model.lanes)])

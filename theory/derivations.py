@@ -209,12 +209,24 @@ def _schatten() -> Equation:
     return sp.Eq(A * sp.MatrixSymbol("G", d, d) + N * lam / (2 * c) * penalty * A, B, evaluate=False)
 
 
+def _nonlinear(name: str) -> Callable[[], Equation]:
+    def law() -> Equation:
+        from theory import derivations_nonlinear
+
+        return derivations_nonlinear.LAWS[name]()
+
+    return law
+
+
+NONLINEAR = ("strength", "cross_entropy", "label_smoothing", "focal", "frame", "frame_decayed", "batchnorm",
+             "tangent_kernel", "balance")
 LAWS: dict[str, Callable[[], Equation]] = {
     "soft_threshold": _soft_threshold,
     "mode": _mode,
     "isotropic": lambda: isotropic()[0],
     "ridge": _ridge,
     "schatten": _schatten,
+    **{name: _nonlinear(name) for name in NONLINEAR},
 }
 
 

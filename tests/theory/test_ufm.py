@@ -295,7 +295,8 @@ def test_what_is_refused():
     object.__setattr__(odd, "activation", "relu")
     with pytest.raises(BadInput, match="activation"):
         fixed_point(odd)
-    object.__setattr__(odd, "loss", "cross_entropy")
+    object.__setattr__(odd, "activation", "linear")
+    object.__setattr__(odd, "loss", "hinge")
     with pytest.raises(BadInput, match="loss"):
         fixed_point(odd)
 
