@@ -49,7 +49,8 @@ class Collapse:
         fn_drift: relative change of fn over the last tenth of the record.
         fn_inf: fn at rest: fn_end if the lane came to rest or |fn_drift| < 1e-3, else NaN.
         rate: -d log NC1/dt, fitted to the second half of what is above 1e-13, up to rest.
-        fn_rate: -d log |fn - fn_inf|/dt, fitted where it is below 1e-2 of fn_inf and above 1e-6 and ten drifts; NaN where fn_inf is.
+        fn_rate: -d log |fn - fn_inf|/dt, fitted where it is below 1e-2 of fn_inf and above 1e-6 and ten drifts; NaN where
+            fn_inf is.
         regime, status: what became of the features; how the lane ended.
     """
 

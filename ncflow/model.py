@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def _numbers(name: str, value: Any, *, ndim: int = 1, positive: bool = False) ->
         array = np.asarray(value)
     except ValueError:
         array = np.empty(0, dtype=object)  # rows of unequal length
-    require(array.dtype.kind in "iuf", name, value, "a number or a sequence of numbers is accepted")
+    require(array.dtype.kind in ("i", "u", "f"), name, value, "a number or a sequence of numbers is accepted")
     array = array.astype(float)
     low = "greater than 0" if positive else "not negative"
     inside = np.isfinite(array) & ((array > 0) if positive else (array >= 0))
@@ -48,8 +48,8 @@ def _tuples(value: Any) -> Any:
 
 
 def _whole(name: str, value: Any, low: int) -> int:
-    require(isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= low, name, value,
-            f"a whole number, at least {low}")
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    require(whole and bool(value >= low), name, value, f"a whole number, at least {low}")
     return int(value)
 
 
@@ -165,7 +165,7 @@ def _widths(name: str, value: Any, count: int, low: int) -> tuple[int, ...]:
     widths = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * count
     require(len(widths) == count, name, value, f"one number or a sequence of {count}")
     for w in widths:
-        require(isinstance(w, int | np.integer) and w >= low, name, value, f"a whole number, at least {low}, the number of "
+        require(isinstance(w, int | np.integer) and bool(w >= low), name, value, f"a whole number, at least {low}, the number of "
                 "classes: a narrower layer cannot carry one direction per class")
     return tuple(int(w) for w in widths)
 
@@ -230,9 +230,14 @@ class UFM(_Classifier):
             column = both if isinstance(both, float) else tuple((v,) for v in both)
             object.__setattr__(self, "decay", Decay(column, both, both if self.bias == "decayed" else 0.0))
         object.__setattr__(self, "mobility", _numbers("mobility", self.mobility, positive=True))
-        require(self.bias != "free" or not np.any(self.decay.bias), "decay.bias", self.decay.bias,
+        require(self.bias != "free" or not np.any(self._decay.bias), "decay.bias", self._decay.bias,
                 'must be 0 when bias = "free"; use bias = "decayed" to decay it')
         _ = self.lanes
+
+    @property
+    def _decay(self) -> Decay:
+        """What `decay` holds once it is validated."""
+        return cast(Decay, self.decay)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -257,18 +262,18 @@ class UFM(_Classifier):
 
     @cached_property
     def _weight_decays(self) -> np.ndarray:
-        array = np.asarray(self.decay.weights, dtype=float)
+        array = np.asarray(self._decay.weights, dtype=float)
         if array.ndim == 1:
             array = array[None, :] if self.layers > 1 and array.size == self.layers else array[:, None]
         array = array.reshape(1, 1) if array.ndim == 0 else array
-        require(array.shape[1] in (1, self.layers), "decay.weights", self.decay.weights,
+        require(array.shape[1] in (1, self.layers), "decay.weights", self._decay.weights,
                 f"1 or {self.layers} (layers) columns")
         return array
 
     @cached_property
     def lanes(self) -> int:
         """Number of lanes that the numeric fields span (1 if none is a sequence)."""
-        sizes = [np.size(v) for v in (self.decay.features, self.decay.bias, self.mobility, self.activation_scale)]
+        sizes = [np.size(v) for v in (self._decay.features, self._decay.bias, self.mobility, self.activation_scale)]
         return _lane_count("decay, mobility and activation_scale", [*sizes, self._weight_decays.shape[0]])
 
     @property
@@ -279,12 +284,12 @@ class UFM(_Classifier):
     @property
     def feature_decays(self) -> np.ndarray:
         """(lanes,) lambda_H."""
-        return np.broadcast_to(np.asarray(self.decay.features, dtype=float), (self.lanes,)).copy()
+        return np.broadcast_to(np.asarray(self._decay.features, dtype=float), (self.lanes,)).copy()
 
     @property
     def bias_decays(self) -> np.ndarray:
         """(lanes,) lambda_b; zero unless the bias is decayed."""
-        used = self.decay.bias if self.bias == "decayed" else 0.0
+        used = self._decay.bias if self.bias == "decayed" else 0.0
         return np.broadcast_to(np.asarray(used, dtype=float), (self.lanes,)).copy()
 
     @property

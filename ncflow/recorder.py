@@ -28,7 +28,7 @@ class Recorder:
         event_time, event_fn: (lanes, events), NaN for what did not happen.
     """
 
-    def __init__(self, flow: Flow, batch: Batch, times: Sequence[float], events: Sequence[Crossing], slots: int,
+    def __init__(self, flow: Flow, batch: Batch, times: Sequence[float] | np.ndarray, events: Sequence[Crossing], slots: int,
                  progress: Callable[[float], None] | None = None):
         """`slots` states are kept per lane before `flush` measures them; a pause every `slots` times is the caller's part."""
         self.flow, self.batch, self.events, self.progress = flow, batch, events, progress
@@ -65,7 +65,8 @@ class Recorder:
             within = ready & (due < inside.t1)
             y = inside.step.y
             if bool(within.any()):
-                y = torch.where(within[:, None], inside.land(torch.where(within, due, inside.t0)), y)
+                share = torch.where(within, (due - inside.t0) / (inside.t1 - inside.t0), 1.0)
+                y = torch.where(within[:, None], inside.step.interpolate(share), y)
             self._keep(ready, y)
             if self.progress is not None:
                 self.progress(float(self.next.double().mean()) / len(self.times))
@@ -92,7 +93,7 @@ class Recorder:
         lanes, size = len(self.slots), self.slots.shape[2]
         states = self.slots[:, :count].reshape(-1, size)
         index = torch.arange(lanes, device=states.device).repeat_interleave(count)
-        together = max(1, _TOGETHER // size)
+        together = max(1, _TOGETHER // self.flow.numbers)
         parts = [measure(self.flow.select(i), y) for i, y in zip(index.split(together), states.split(together), strict=True)]
         for name in parts[0]:
             value = torch.cat([part[name] for part in parts]).unflatten(0, (lanes, count))
@@ -113,8 +114,11 @@ class Recorder:
 
     def _note(self, happened: Tensor, time: Tensor, y: Tensor) -> None:
         """Write down the events of the mask `happened` (lanes, events), all at `time` and `y` of their lane."""
-        if bool(happened.any()):
-            fn = metrics.from_moments(self.flow.moments(y, detailed=True), names=["fn"])["fn"]
+        lanes = happened.any(1).nonzero()
+        if len(lanes):
+            fn = torch.full_like(time, torch.nan)
+            for i in lanes:  # one at a time, as norms may take a pass over samples that the state does not hold
+                fn[i] = metrics.from_moments(self.flow.select(i).moments(y[i], detailed=True), names=["fn"])["fn"]
             self.event_time = torch.where(happened, time[:, None], self.event_time)
             self.event_fn = torch.where(happened, fn[:, None], self.event_fn)
 
@@ -167,7 +171,7 @@ def root(g: Callable[[Tensor], Tensor], g0: Tensor, g1: Tensor, wanted: Tensor) 
 def measure(flow: Flow, y: Tensor) -> dict[str, Tensor]:
     """Everything recorded of states y: metrics, energy, norms; (lanes,) or (lanes, layers) each."""
     seen = flow.observe(y)
-    if seen.features is None:
+    if seen.moments is not None:
         out = metrics.from_moments(seen.moments, seen.weights[-1], seen.bias)
     else:
         out = metrics.compute(seen.features, flow.labels, seen.weights[-1], seen.bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -49,7 +50,7 @@ class Trajectory:
     """
 
     data: xr.Dataset
-    final: dict[str, Any] = field(default_factory=dict, repr=False)
+    final: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def lanes(self) -> int:
@@ -78,7 +79,7 @@ class Trajectory:
         return path
 
     def _encoding(self) -> dict[str, dict[str, Any]]:
-        return {name: {"zlib": True, "complevel": 1} for name, v in self.data.data_vars.items()
+        return {str(name): {"zlib": True, "complevel": 1} for name, v in self.data.data_vars.items()
                 if np.issubdtype(v.dtype, np.number) and v.ndim > 1}
 
     @classmethod

@@ -32,8 +32,12 @@ class GramFlow(Flow):
         shapes: dict[str, tuple[int, ...]] = {f"W_{i}": s for i, s in enumerate(model.weight_shapes, 1)}
         if model.bias != "none":
             shapes["b"] = (K,)
-        lanes = {"decay": float64(model.decays, device)[lane], "decay_b": float64(model.bias_decays, device)[lane]}
-        super().__init__(Layout(shapes), lanes, model.layers, torch.as_tensor(model.labels, device=device))
+        layout = Layout(shapes)
+        decay = np.repeat(model.decays[:, None], layout.size, axis=1)  # of every number of the state
+        if model.bias != "none":
+            decay[:, -K:] = model.bias_decays[:, None]
+        super().__init__(layout, {"decay": float64(decay, device)[lane]}, model.layers,
+                         torch.as_tensor(model.labels, device=device))
         self.samples, self.scale = N, 2 * model.loss_scale / N
         counts = np.asarray(model.class_counts, dtype=float)
         if isinstance(model.inputs, Isotropic):
@@ -42,19 +46,18 @@ class GramFlow(Flow):
             scatter_root = np.sqrt(n * v2) * np.eye(K)
             self.rotated = None
         else:
-            # U must be square: with more coordinates than samples the rest of W_1 only decays, but it is kept.
-            basis, S, _ = np.linalg.svd(model.inputs, full_matrices=model.input_size > N)
-            gram = np.pad(S**2, (0, len(basis) - len(S)))
+            # U is square: where X has nothing W_1 only decays, but it is kept.
+            gram, basis = np.linalg.eigh(model.inputs @ model.inputs.T)
             X = basis.T @ model.inputs
             means = np.stack([part.mean(1) for part in np.split(X, np.cumsum(model.class_counts)[:-1], axis=1)], 1)
             residual = X - means[:, model.labels]
-            scatter_root = np.linalg.qr(residual.T, mode="r").T if N > len(X) else residual
+            scatter_root = np.asarray(np.linalg.qr(residual.T, mode="r")).T if len(X) < N else residual
             self.rotated = float64(X, device)
         self.counts = float64(counts, device)
         self.basis = float64(basis, device)  # U
         self.means = float64(means, device)  # (d, K) class means of U^T X
         self.scatter_root = float64(scatter_root, device)  # (d, .) R with R R^T the total within-class scatter of U^T X
-        self.gram = float64(gram, device)  # diagonal of U^T X X^T U
+        self.gram = float64(np.maximum(gram, 0), device)  # diagonal of U^T X X^T U
         self.cross = float64(counts[:, None] * means.T, device)  # Y X^T U, (K, d)
         self.total = float64(means @ counts, device)  # U^T X 1
 
@@ -75,11 +78,13 @@ class GramFlow(Flow):
             b = blocks["b"]
             error.addcmul_(b[:, :, None], self.total, value=-1)
             db = self.counts - (above[0] * self.total).sum(2) - b * self.samples
-            descent["b"] = torch.addcmul(self.scale * db, self.lanes["decay_b"][:, None], b, value=-1)
-        decay = self.lanes["decay"][:, None, None]
-        for i, g in enumerate(weight_gradients(W, above, error.mul_(self.scale))):
-            descent[f"W_{i + 1}"] = torch.addcmul(g, decay, W[i], value=-1)
-        return self.layout.pack(descent)
+            descent["b"] = self.scale * db
+        for i, g in enumerate(weight_gradients(W, above, error.mul_(self.scale)), 1):
+            descent[f"W_{i}"] = g
+        return self.layout.pack(descent).addcmul_(self.lanes["decay"], y, value=-1)
+
+    def decay(self, y: Tensor) -> Tensor:
+        return self.lanes["decay"] * y
 
     def _feature_map(self, W: list[Tensor], lanes: int) -> Tensor:
         """(lanes, p, d) map from the rotated inputs to the features above the layers W."""
@@ -107,11 +112,7 @@ class GramFlow(Flow):
         if "b" in blocks:
             b = blocks["b"]
             error = error + 2 * (b * (A @ self.total)).sum(1) - 2 * b @ self.counts + self.samples * b.square().sum(1)
-        energy = self.scale / 2 * error
-        for W in weights:
-            energy = energy + self.lanes["decay"] / 2 * W.square().sum((1, 2))
-        if "b" in blocks:
-            energy = energy + self.lanes["decay_b"] / 2 * blocks["b"].square().sum(1)
+        energy = self.scale / 2 * error + (self.lanes["decay"] * y.square()).sum(1) / 2
         norms, features, moments = [], None, None
         for count in range(min(1, self.layers - 1), self.layers):
             C = self._feature_map(weights[:count], len(y))

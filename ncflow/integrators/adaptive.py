@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from ncflow.flows import Flow
 from ncflow.integrators.chebyshev import Chebyshev, spectral_radius
@@ -106,7 +107,7 @@ def integrate(flow: Flow, batch: Batch, until: float, control: Control, watch: W
 
 
 def _rms(x: Tensor) -> Tensor:
-    return x.norm(dim=1) / x.shape[1] ** 0.5
+    return vector_norm(x, dim=1) / x.shape[1] ** 0.5
 
 
 class _Leg:
@@ -166,7 +167,7 @@ class _Leg:
         return torch.minimum(100 * h0, h1).nan_to_num(nan=1e-6, posinf=1e-6)
 
     def _step(self) -> None:
-        batch, control, solver = self.batch, self.control, self.solver()
+        batch, solver = self.batch, self.solver()
         left = self.until - batch.t
         h = batch.h.clamp(max=solver.largest_step)
         ends = h * 1.01 >= left

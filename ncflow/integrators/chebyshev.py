@@ -1,7 +1,7 @@
 """Runge-Kutta-Chebyshev of order two: the stabilised explicit method for the long stiff tail.
 
-Sommeijer, Shampine and Verwer (1998), "RKC: an explicit solver for parabolic PDEs". A gradient flow's Jacobian is symmetric, so its
-spectrum is real, which is what the method is made for: s stages reach 0.65 s^2 along the negative real axis.
+Sommeijer, Shampine and Verwer (1998), "RKC: an explicit solver for parabolic PDEs". A gradient flow's Jacobian is symmetric, so
+its spectrum is real, which is what the method is made for: s stages reach 0.65 s^2 along the negative real axis.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Chebyshev:
         self.radius = radius
 
     @classmethod
-    def reach(cls, stages: Tensor | int) -> Tensor | float:
+    def reach(cls, stages: Tensor | float) -> Tensor | float:
         """Length of the real stability interval, 2/3 (s^2 - 1) (1 - 2 eps/15)."""
         return 2 / 3 * (stages**2 - 1) * (1 - 2 * DAMPING / 15)
 
@@ -72,15 +72,16 @@ class Chebyshev:
         table = np.zeros((most + 1, 4, len(per_lane), 1))
         for lane, count in enumerate(per_lane):
             table[: count + 1, :, lane, 0] = coefficients(count)
-        rows = torch.as_tensor(table, device=y.device)
         h = h[:, None]
+        rows = torch.as_tensor(table, device=y.device)
+        rows[:, 2] *= h
         hf0 = h * f0
         # The recurrence runs on the distance from y, so that its rounding is relative to the step and not to the state.
-        before, now = torch.zeros_like(y), rows[1, 2] * hf0
+        before, now = torch.zeros_like(y), rows[1, 2] * f0
         uniform = min(per_lane) == most
         for j in range(2, most + 1):
             mu, nu, mu_t, gamma_t = rows[j].unbind(0)
-            new = (mu * now).addcmul_(nu, before).addcmul_(gamma_t, hf0).addcmul_(mu_t * h, field(y + now))
+            new = (mu * now).addcmul_(nu, before).addcmul_(gamma_t, hf0).addcmul_(mu_t, field(y + now))
             if not uniform:
                 # Lanes that need fewer stages are done: they keep their last one.
                 new = torch.where((s >= j)[:, None], new, now)

@@ -7,15 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ncflow.model import UFM, DeepLinear
 from scipy.integrate import solve_ivp
+
+from ncflow.model import UFM
 
 torch.set_num_threads(1)
 
 
 def names(model):
-    return [*(["H"] if isinstance(model, UFM) else []), *(f"W_{i + 1}" for i in range(model.layers)),
-            *(["b"] if model.bias != "none" else [])]  # fmt: skip
+    return [
+        *(["H"] if isinstance(model, UFM) else []),
+        *(f"W_{i + 1}" for i in range(model.layers)),
+        *(["b"] if model.bias != "none" else []),
+    ]
 
 
 def shapes(model):
@@ -80,8 +84,15 @@ def flat(model, initial, lane=None):
 def reference(model, initial, times, lane=0, dense=False, **options):
     """States at `times` (after 0) by SciPy's DOP853: a list of blocks by name for each, or the dense solution."""
     options = {"rtol": 1e-11, "atol": 1e-14} | options
-    out = solve_ivp(field(model, lane), (0.0, times[-1]), flat(model, initial), method="DOP853", t_eval=None if dense else times,
-                    dense_output=dense, **options)
+    out = solve_ivp(
+        field(model, lane),
+        (0.0, times[-1]),
+        flat(model, initial),
+        method="DOP853",
+        t_eval=None if dense else times,
+        dense_output=dense,
+        **options,
+    )
     assert out.success
     if dense:
         return out.sol
@@ -109,5 +120,16 @@ def fn(model, blocks):
 
 @pytest.fixture(scope="session")
 def brute():
-    return SimpleNamespace(names=names, shapes=shapes, loss=loss, split=split, field=field, initial=random_initial, flat=flat,
-                           reference=reference, features=features, nc1=nc1, fn=fn)
+    return SimpleNamespace(
+        names=names,
+        shapes=shapes,
+        loss=loss,
+        split=split,
+        field=field,
+        initial=random_initial,
+        flat=flat,
+        reference=reference,
+        features=features,
+        nc1=nc1,
+        fn=fn,
+    )

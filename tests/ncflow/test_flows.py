@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from ncflow import UFM, BadInput, Decay, DeepLinear, Isotropic, metrics
 from ncflow.flows import choose
 from ncflow.flows.layout import Layout
@@ -28,22 +29,57 @@ def lanes(model, name, count=2):
 
 
 def ufm(layers, bias, **more):
-    decay = Decay(weights=[[1e-2 * (i + 1) for i in range(layers)], [3e-2] * layers], features=[2e-2, 5e-3], bias=[4e-2, 7e-3] if bias == "decayed" else 0.0)
-    return UFM(**({"classes": 3, "samples_per_class": COUNTS, "width": tuple(range(4, 4 + layers)), "layers": layers, "bias": bias,
-                   "decay": decay, "mobility": [1.0, 7.0], "loss_scale": 0.3} | more))  # fmt: skip
+    decay = Decay(
+        weights=[[1e-2 * (i + 1) for i in range(layers)], [3e-2] * layers],
+        features=[2e-2, 5e-3],
+        bias=[4e-2, 7e-3] if bias == "decayed" else 0.0,
+    )
+    return UFM(
+        **(
+            {
+                "classes": 3,
+                "samples_per_class": COUNTS,
+                "width": tuple(range(4, 4 + layers)),
+                "layers": layers,
+                "bias": bias,
+                "decay": decay,
+                "mobility": [1.0, 7.0],
+                "loss_scale": 0.3,
+            }
+            | more
+        )
+    )
 
 
 def deep(layers, bias, X, **more):
-    return DeepLinear(**({"inputs": X, "classes": 3, "samples_per_class": COUNTS, "width": tuple(range(4, 3 + layers)), "layers": layers,
-                          "bias": bias, "decay": [1e-2, 3e-3], "loss_scale": 0.3} | more))  # fmt: skip
+    return DeepLinear(
+        **(
+            {
+                "inputs": X,
+                "classes": 3,
+                "samples_per_class": COUNTS,
+                "width": tuple(range(4, 3 + layers)),
+                "layers": layers,
+                "bias": bias,
+                "decay": [1e-2, 3e-3],
+                "loss_scale": 0.3,
+            }
+            | more
+        )
+    )
 
 
 DATA = {"d < N": data(4), "d > N": data(14), "rank 2": data(5, rank=2), "rank 3 of d > N": data(13, rank=3), "d = N": data(10)}
 MODELS = [pytest.param(ufm(layers, bias), "full", id=f"ufm-{layers}-{bias}") for layers in (1, 2, 3, 4) for bias in BIASES]
-MODELS += [pytest.param(deep(layers, bias, DATA["d < N"]), name, id=f"deep-{layers}-{bias}-{name}")
-           for layers in (1, 2, 3) for bias in BIASES for name in ("full", "gram")]
-MODELS += [pytest.param(deep(2, "decayed", X), name, id=f"deep-{what}-{name}") for what, X in DATA.items()
-           for name in ("full", "gram")]  # fmt: skip
+MODELS += [
+    pytest.param(deep(layers, bias, DATA["d < N"]), name, id=f"deep-{layers}-{bias}-{name}")
+    for layers in (1, 2, 3)
+    for bias in BIASES
+    for name in ("full", "gram")
+]
+MODELS += [
+    pytest.param(deep(2, "decayed", X), name, id=f"deep-{what}-{name}") for what, X in DATA.items() for name in ("full", "gram")
+]
 
 
 def start(model, flow, brute, seed=0):
@@ -158,8 +194,11 @@ def test_the_gram_flow_costs_nothing_in_samples():
 
 def test_which_flow_is_chosen():
     assert lanes(ufm(1, "none"), "auto").name == "full" and lanes(deep(2, "none", data(4)), "auto").name == "gram"
-    for model, name, why in ((ufm(1, "none"), "gram", "free"), (ufm(1, "none"), "fast", "auto, full, gram"),
-                             (deep(2, "none", Isotropic(1.0), samples_per_class=2), "full", "no samples")):  # fmt: skip
+    for model, name, why in (
+        (ufm(1, "none"), "gram", "free"),
+        (ufm(1, "none"), "fast", "auto, full, gram"),
+        (deep(2, "none", Isotropic(1.0), samples_per_class=2), "full", "no samples"),
+    ):
         with pytest.raises(BadInput, match=why) as caught:
             lanes(model, name)
         assert caught.value.argument == "flow"

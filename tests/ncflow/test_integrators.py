@@ -1,14 +1,16 @@
 """Order, stability, error control and isolation of lanes of the integrators, on problems whose solution is known."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
+
 from ncflow.integrators import Batch, Chebyshev, Control, DormandPrince, integrate
 from ncflow.integrators.chebyshev import spectral_radius
 from ncflow.trajectory import Status
-from scipy.integrate import solve_ivp
 
 
 def symmetric(eigenvalues, seed=0):
@@ -123,6 +125,7 @@ def test_the_interpolant_meets_both_ends_with_their_slopes(name, stages):
 @pytest.mark.parametrize("s", [2, 3, 4, 5, 7, 10, 20, 50, 111, 300, 1000, 2000])
 def test_rkc_is_stable_on_its_interval_and_not_far_beyond(s):
     """The stability polynomial R(z), all z at once: z = h * eigenvalue, a lane each."""
+
     def R(z):
         method = Chebyshev(torch.full_like(z, 0.9999999 * Chebyshev.reach(s)))
         step = method.step(lambda y: z[:, None] * y, torch.ones(len(z), 1, dtype=torch.float64), z[:, None], torch.ones_like(z))
@@ -142,8 +145,12 @@ def test_rkc_is_stable_on_its_interval_and_not_far_beyond(s):
 
 def test_rkc_takes_as_few_stages_as_are_stable():
     radius = torch.tensor([0.1, 1.0, 1e2, 1e4, 1e9], dtype=torch.float64)
-    step = Chebyshev(radius).step(lambda y: 0 * y, torch.ones(5, 1, dtype=torch.float64), torch.zeros(5, 1, dtype=torch.float64),
-                                  torch.ones(5, dtype=torch.float64))
+    step = Chebyshev(radius).step(
+        lambda y: 0 * y,
+        torch.ones(5, 1, dtype=torch.float64),
+        torch.zeros(5, 1, dtype=torch.float64),
+        torch.ones(5, dtype=torch.float64),
+    )
     s = step.evaluations
     assert s.tolist()[:2] == [2, 2] and float(s[-1]) == Chebyshev.max_stages
     assert bool((Chebyshev.reach(s) >= radius)[:4].all()) and not bool((Chebyshev.reach(s - 1) >= radius)[2:4].any())
@@ -151,7 +158,9 @@ def test_rkc_takes_as_few_stages_as_are_stable():
     torch.testing.assert_close(largest * radius, torch.full_like(radius, Chebyshev.reach(Chebyshev.max_stages)))
 
 
-@pytest.mark.parametrize("eigenvalues", [np.linspace(0, 100, 40), np.geomspace(1e-6, 70, 30), [100, *[99] * 20], [0, 0, 5], [3.0]])
+@pytest.mark.parametrize(
+    "eigenvalues", [np.linspace(0, 100, 40), np.geomspace(1e-6, 70, 30), [100, *[99] * 20], [0, 0, 5], [3.0]]
+)
 def test_the_spectral_radius_is_found_from_below(eigenvalues):
     A = symmetric(eigenvalues)
     problem, n = Linear(A), len(eigenvalues)
@@ -203,7 +212,7 @@ def test_the_end_is_met_exactly_and_steps_add_up():
     for lane in (0, 1):
         ends = [(float(t0[lane]), float(t1[lane])) for t0, t1, good in seen if good[lane]]
         assert ends[0][0] == 0 and ends[-1][1] == 3.0
-        assert all(a[1] == b[0] for a, b in zip(ends[:-1], ends[1:], strict=True))
+        assert all(a[1] == b[0] for a, b in pairwise(ends))
 
 
 def test_landing_inside_a_step_is_as_accurate_as_the_step():
@@ -212,7 +221,9 @@ def test_landing_inside_a_step_is_as_accurate_as_the_step():
     def watch(inside):
         for share in (0.3, 0.8):
             time = inside.t0 + share * (inside.t1 - inside.t0)
-            worst.append(float((inside.land(time) - torch.stack([problem.exact(Y, float(t))[i] for i, t in enumerate(time)])).abs().max()))
+            worst.append(
+                float((inside.land(time) - torch.stack([problem.exact(Y, float(t))[i] for i, t in enumerate(time)])).abs().max())
+            )
 
     run(problem, Y, 1.0, watch, rtol=1e-9, atol=1e-9)
     assert max(worst) < 2e-8
@@ -288,8 +299,12 @@ def test_the_number_of_steps_is_bounded_lane_by_lane():
 
 def test_rest_is_noticed_and_so_is_nothing_left():
     fixed = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], dtype=torch.float64)
-    batch = run(SimpleNamespace(smooth=True, project=lambda y: y, field=lambda y: fixed - y), torch.tensor([[3.0, 4.0], [1.0, 2.0], [1.0, 1.0]], dtype=torch.float64),
-                1e3, rest=1e-6)  # fmt: skip
+    batch = run(
+        SimpleNamespace(smooth=True, project=lambda y: y, field=lambda y: fixed - y),
+        torch.tensor([[3.0, 4.0], [1.0, 2.0], [1.0, 1.0]], dtype=torch.float64),
+        1e3,
+        rest=1e-6,
+    )
     assert batch.status.tolist() == [Status.AT_REST] * 3
     # |y' | = |y - y*|: the distance where it stops is what was asked for; what decays to nothing is at rest below atol.
     distance = (batch.y - fixed).norm(dim=1) / fixed.norm(dim=1)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from ncflow import UFM, BadInput, Decay, DeepLinear, Isotropic, Rescale
 from ncflow.events import Crossing
 
@@ -72,7 +73,7 @@ REFUSED = [
     (lambda: Crossing("nc2_gof_M"), "event.metric", "'nc2_gof_M'", "cdnv"),  # takes decays and loss scale
     (lambda: Crossing(level=0.0), "event.level", "0.0", "greater than 0"),
     (lambda: Crossing(level=float("nan")), "event.level", "nan", "finite"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("build, argument, value, accepted", REFUSED)
@@ -156,9 +157,15 @@ def test_inputs_are_a_copy_that_cannot_be_written():
         m.inputs[0, 0] = 1
 
 
-@pytest.mark.parametrize("model", [
-    ufm(layers=2, width=[5, 6], samples_per_class=[1, 2, 3], decay=Decay([[1, 2]], [3, 4]), mobility=[1, 2]),
-    ufm(decay=[1e-3, 2e-3]), deep(decay=[1e-3, 2e-3]), deep(inputs=Isotropic(1.0, 0.5))])  # fmt: skip
+@pytest.mark.parametrize(
+    "model",
+    [
+        ufm(layers=2, width=[5, 6], samples_per_class=[1, 2, 3], decay=Decay([[1, 2]], [3, 4]), mobility=[1, 2]),
+        ufm(decay=[1e-3, 2e-3]),
+        deep(decay=[1e-3, 2e-3]),
+        deep(inputs=Isotropic(1.0, 0.5)),
+    ],
+)
 def test_replace_keeps_what_is_not_replaced(model):
     again = replace(model, loss_scale=0.25)
     assert again.loss_scale == 0.25 and again.lanes == model.lanes and again.weight_shapes == model.weight_shapes
