@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import xarray as xr
 
 from ncflow import metrics
+from ncflow.flows import Flow
 from ncflow.model import UFM
 from ncflow.trajectory import Trajectory
 
@@ -54,7 +56,45 @@ def build(model, flow, batch, recorders, lane, seed, provenance: dict[str, Any])
             value = torch.cat([getattr(recorder, name) for recorder in recorders])
             variables[name] = (("lane", "event"), value.cpu().numpy(), attributes(name))
     attrs = {"source": "simulation", "time_kind": "flow", "flow": flow.name, "provenance": json.dumps(provenance)}
+    attrs |= flow.notes
     if flow.name == "gram" and flow.rotated is None:
         attrs["feature_norm"] = "root mean square: the inputs are known by their moments only"
-    final = {name: value.cpu().numpy() for name, value in flow.state(batch.y).items()}
-    return Trajectory(xr.Dataset(variables, coords, attrs), final)
+    return Trajectory(xr.Dataset(variables, coords, attrs), Final([(flow, batch.y)], np.arange(len(batch.y))))
+
+
+class Final(Mapping[str, np.ndarray]):
+    """The last states of all lanes by name, written out when asked for: they may be much larger than what was integrated."""
+
+    def __init__(self, parts: list[tuple[Flow, torch.Tensor]], order: np.ndarray):
+        """`order` are the numbers of the lanes of `parts` (flow, states), one part after the other."""
+        self.parts, self.order = parts, order
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self:
+            raise KeyError(name)
+        out = []
+        for flow, y in self.parts:
+            for i in torch.arange(len(y), device=y.device).split(max(1, 2**24 // flow.numbers)):
+                out.append(flow.select(i).state(y[i])[name].cpu().numpy())
+        return np.concatenate(out)[np.argsort(self.order)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.parts[0][0].names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts[0][0].names)
+
+    def __len__(self) -> int:
+        return len(self.parts[0][0].names)
+
+
+def merge(runs: Sequence[Trajectory], order: np.ndarray) -> Trajectory:
+    """One record of lanes that followed different flows; `order` numbers the lanes of `runs`, one run after the other."""
+    place = np.argsort(order)
+    data = xr.concat([run.data for run in runs], "lane", data_vars="minimal", coords="minimal", compat="override",
+                     join="override", combine_attrs="override").isel(lane=place)
+    for name in ("flow", "flow_dimension", "flow_size", "flow_refused"):
+        data.attrs[name] = "; ".join(str(run.data.attrs.get(name, "")) for run in runs)
+    data["flow"] = ("lane", np.concatenate([[run.data.attrs["flow"]] * run.lanes for run in runs])[place])
+    parts = [part for run in runs if isinstance(run.final, Final) for part in run.final.parts]
+    return Trajectory(data, Final(parts, order))

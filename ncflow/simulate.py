@@ -14,20 +14,20 @@ from ncflow import initial as initial_state
 from ncflow.descent import Descent, StepRecorder, label_steps
 from ncflow.errors import BadInput, require
 from ncflow.events import Crossing
-from ncflow.flows import Flow, choose
+from ncflow.flows import Flow, Horizon, plan
 from ncflow.integrators import METHODS, Batch, Control, integrate
 from ncflow.interventions import Rescale
 from ncflow.model import UFM, DeepLinear
 from ncflow.optimisers import Phase
 from ncflow.provenance import provenance
-from ncflow.record import build
+from ncflow.record import build, merge
 from ncflow.recorder import Recorder
 from ncflow.threads import few_threads
 from ncflow.trajectory import Status, Trajectory
 
 DEFAULT_SAVES = 256
 _GROUP = {"cpu": 2**15}  # numbers of the lanes that go together: what stays in cache between stages
-_KEPT = {"cpu": 2**25}  # numbers of the states that wait to be measured
+_KEPT = {"cpu": 2**24}  # numbers of the states that wait to be measured
 
 
 def simulate(
@@ -55,11 +55,13 @@ def simulate(
     Args:
         model: `UFM` or `DeepLinear`; each of its lanes (sequences in decay or mobility) is run for every seed.
         seeds: whole numbers; the initial state is a function of the seed and the model's shape (`initial.draw`).
-        initial: instead of seeds: {"H": (p, N), "W": [W_1 .. W_M], "b": (K,)}, each optionally with a leading lane axis.
+        initial: instead of seeds: {"H": (p, N), "W": [W_1 .. W_M], "b": (K,)}, each optionally with a leading lane axis; for
+            linear MSE models moments may stand for H, {"M": (p, K), "scatter": s2 or (p, p)} (see `initial.given`).
         until: flow time of the end; may be left out when `save_at` is given.
         save_at: increasing times to record; default 0 and 256 times spaced evenly in the logarithm up to `until`.
         rtol, atol: tolerances of every step, relative to each number of the state.
-        flow: "full", "gram" (linear networks on fixed data, no cost in N) or "auto".
+        flow: "full"; "gram" (linear networks on fixed data, no cost in N); for linear UFMs under MSE, exact and without cost in
+            N: "reduced", and where they hold "subspace", "equal_decays", "spectral"; or "auto", the smallest of these.
         method: "dopri5" (explicit, order 5), "rkc2" (stabilised, order 2), "rk4" (fixed step, for kinked fields) or "auto": the
             first two, switching lane by lane, or "rk4" where the field has kinks.
         step: of "rk4"; default the inverse of the spectral radius, measured on the way.
@@ -93,43 +95,65 @@ def simulate(
     require(step is None or (_is_number(step) and 0 < step < float("inf")), "step", step, "a number greater than 0")
     require(method in METHODS, "method", method, f"one of {', '.join(METHODS)}")
     place = find_device(device)
-    blocks, lane, seed = _lanes(model, seeds, initial)
+    blocks, row, lane, seed = _lanes(model, seeds, initial)
     stops = _stops(model, interventions, float(times[-1]), len(lane))
+    # What is kept is measured under the loss of its phase, so a phase's end is a pause too.
+    for at in np.cumsum([p.steps for p in phases], dtype=float).tolist():
+        stops.setdefault(at, [])
     lane_of = torch.as_tensor(lane, device=place)
     if len(phases):
         require(flow in ("auto", "full"), "flow", flow, '"auto" or "full" with an optimiser')
         flow = "full"
-    chosen = choose(flow, model, lane_of, place)
+    start, horizon = torch.as_tensor(row, device=place), Horizon(float(times[-1]), rtol, bool(interventions))
     blocks = {name: value.to(place) for name, value in blocks.items()}
-    y = chosen.start(blocks)
     control = Control(rtol, atol, rest, max_steps, method, step)
-    # Lanes are independent: they go in groups that stay in cache, and what is kept of them until it is measured is bounded.
-    # Both follow from shapes alone, so that no lane's steps depend on its neighbours.
-    room, kept = _GROUP.get(place.type, 2**22), _KEPT.get(place.type, 2**28)
-    slots = max(1, kept // max(room, y.shape[1]))
-    # What is kept is measured under the loss of its phase, so a phase's end is a pause too.
-    for at in [*times[slots - 1 :: slots].tolist(), *np.cumsum([p.steps for p in phases], dtype=float).tolist()]:
-        stops.setdefault(at, [])
     _keep_memory()
-    batches, recorders = [], []
-    for part in torch.arange(len(y), device=place).split(max(1, room // y.shape[1])):
-        tell = None if progress is None else partial(_tell, progress, part, len(y))
-        batches.append(Batch.start(y[part]))
-        kind = StepRecorder if len(phases) else Recorder
-        recorders.append(kind(chosen.select(part), batches[-1], times, events, slots, tell))
-        if len(phases):
-            advance = Descent(model, phases, lane_of, part, recorders[-1]).advance
-        else:
-            advance = partial(integrate, recorders[-1].flow, batches[-1], control=control, watch=recorders[-1])
-        # The largest product of an evaluation has K rows on the largest block.
-        work = 2 * len(part) * model.classes * max(value[0].numel() for value in blocks.values())
-        with torch.no_grad(), few_threads(work):
-            _run(recorders[-1], part, sorted(stops.items()), advance)
-    settings = {"flow": chosen.name, "interventions": [repr(i) for i in interventions], "device": place.type}
-    settings |= {"phases": [p.config() for p in phases]} if len(phases) else {
-        "method": method, "rtol": rtol, "atol": atol, "rest": rest}
-    run = build(model, chosen, Batch.join(batches), recorders, lane, seed, provenance(model=describe(model), **settings))
+    runs, order, done = [], [], 0
+    # The largest product of a reduction is of the largest block with itself.
+    block = max((value[0] for value in blocks.values()), key=Tensor.numel)
+    with few_threads(2.0 * block.numel() * min(block.shape)):
+        flows = plan(flow, model, lane_of, blocks, start, horizon)
+    for chosen, lanes in flows:
+        own = lanes.cpu().numpy()
+        here = {at: [(block, alpha[own]) for block, alpha in changes] for at, changes in stops.items()}
+        tell = None if progress is None else partial(_tell, progress, done, len(own), len(lane))
+        batch, recorders = _follow(chosen, chosen.begin(blocks, start[lanes]), times, here, events, control, tell,
+                                   partial(Descent, model, phases, lane_of[lanes]) if len(phases) else None, model.classes)
+        settings = {"flow": chosen.name, "interventions": [repr(i) for i in interventions], "device": place.type}
+        settings |= {"phases": [p.config() for p in phases]} if len(phases) else {
+            "method": method, "rtol": rtol, "atol": atol, "rest": rest}
+        facts = provenance(model=describe(model), **settings)
+        runs.append(build(model, chosen, batch, recorders, lane[own], seed[own], facts))
+        order.append(own)
+        done += len(own)
+    run = runs[0] if len(runs) == 1 else merge(runs, np.concatenate(order))
     return label_steps(run, phases) if len(phases) else run
+
+
+def _follow(flow: Flow, y: Tensor, times: np.ndarray, stops: dict[float, list], events: Sequence[Crossing],
+            control: Control, progress: Callable[[float], None] | None, descent: Callable[..., Descent] | None,
+            classes: int) -> tuple[Batch, list[Recorder]]:
+    """All lanes of one flow, from their states y to the end; with `descent` by the steps of an optimiser."""
+    # Lanes are independent: they go in groups that stay in cache, and what is kept of them until it is measured
+    # is bounded. Both follow from shapes alone, so that no lane's steps depend on its neighbours.
+    room, kept = _GROUP.get(y.device.type, 2**22), _KEPT.get(y.device.type, 2**28)
+    slots = max(1, kept // max(room, y.shape[1]))
+    for at in times[slots - 1 :: slots].tolist():
+        stops.setdefault(at, [])
+    batches, recorders = [], []
+    for part in torch.arange(len(y), device=y.device).split(max(1, room // y.shape[1])):
+        tell = None if progress is None else partial(_tell, progress, int(part[0]), len(part), len(y))
+        batches.append(Batch.start(y[part]))
+        kind = Recorder if descent is None else StepRecorder
+        recorders.append(kind(flow.select(part), batches[-1], times, events, slots, tell))
+        if descent is None:
+            advance = partial(integrate, recorders[-1].flow, batches[-1], control=control, watch=recorders[-1])
+        else:
+            advance = descent(part, recorders[-1]).advance
+        # The largest product of an evaluation has K rows on the largest block.
+        with torch.no_grad(), few_threads(2 * len(part) * classes * max(flow.layout.sizes)):
+            _run(recorders[-1], part, sorted(stops.items()), advance)
+    return Batch.join(batches), recorders
 
 
 def _keep_memory() -> None:
@@ -210,8 +234,9 @@ def _step_times(phases: Sequence[Phase], until: float | None, save_at: Sequence[
     return np.unique(np.concatenate([[0], ends, np.logspace(0, np.log10(end), DEFAULT_SAVES).round()]))
 
 
-def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray]:
-    """Initial blocks, the model lane of every lane, and its seed (-1 where the state was given)."""
+def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None
+           ) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray, np.ndarray]:
+    """Initial states; and of every lane which of them it starts from, its model lane, and its seed (-1: state given)."""
     if initial is None:
         seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
         for s in seeds:
@@ -220,14 +245,13 @@ def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None) -> tuple
         require(len(seeds) > 0, "seeds", seeds, "at least one seed")
         states = [initial_state.draw(model, s) for s in seeds]
         blocks = {name: torch.stack([s[name] for s in states]) for name in states[0]}
-        repeat = {name: value.repeat(model.lanes, *[1] * (value.ndim - 1)) for name, value in blocks.items()}
-        return repeat, np.repeat(np.arange(model.lanes), len(seeds)), np.tile(np.asarray(seeds), model.lanes)
+        row = np.tile(np.arange(len(seeds)), model.lanes)
+        return blocks, row, np.repeat(np.arange(model.lanes), len(seeds)), np.asarray(seeds)[row]
     blocks, count = initial_state.given(model, initial)
     require(count == 1 or model.lanes in (1, count), "initial", f"{count} lanes",
             f"1 lane or as many as decay and mobility span, {model.lanes}")
     lanes = max(count, model.lanes)
-    blocks = {name: value.expand(lanes, *value.shape[1:]) for name, value in blocks.items()}
-    return blocks, np.arange(lanes) % model.lanes, np.full(lanes, -1)
+    return blocks, np.arange(lanes) % count, np.arange(lanes) % model.lanes, np.full(lanes, -1)
 
 
 def _stops(model, interventions: Sequence[Rescale], end: float, lanes: int) -> dict[float, list]:
@@ -249,10 +273,10 @@ def _stops(model, interventions: Sequence[Rescale], end: float, lanes: int) -> d
 
 
 def _rescale(flow: Flow, batch: Batch, block: str, alpha: Tensor) -> None:
-    part = flow.layout.unpack(batch.y)[block]
-    part *= torch.where(batch.running, alpha, 1.0).reshape(-1, *[1] * (part.ndim - 1))
+    for part in flow.scaled(flow.layout.unpack(batch.y), block):
+        part *= torch.where(batch.running, alpha, 1.0).reshape(-1, *[1] * (part.ndim - 1))
 
 
-def _tell(progress: Callable[[float], None], part: Tensor, lanes: int, share: float) -> None:
-    """The fraction of all lanes' times that is done when `share` of those of the lanes `part` is."""
-    progress((int(part[0]) + share * len(part)) / lanes)
+def _tell(progress: Callable[[float], None], before: int, count: int, lanes: int, share: float) -> None:
+    """The fraction of all lanes' times that is done when `share` of those of `count` lanes is, after `before` others."""
+    progress((before + share * count) / lanes)

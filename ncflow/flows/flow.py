@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -44,9 +46,11 @@ class Flow(ABC):
         lanes: tensors with a leading lane axis that parametrise the field (decays ...), by name.
         layers: M.
         labels: (N,) class of each sample.
+        notes: what a record should say of the flow, by attribute name.
     """
 
     name = "flow"
+    notes: Mapping[str, Any] = MappingProxyType({})
     smooth = True  # whether the field is differentiable; one with kinks is integrated with fixed steps
 
     def __init__(self, layout: Layout, lanes: dict[str, Tensor], layers: int, labels: Tensor):
@@ -88,6 +92,24 @@ class Flow(ABC):
     def state(self, y: Tensor) -> dict[str, Tensor]:
         """The state in the user's coordinates: "H", "W_1" .. "W_M", "b" as far as the model has them."""
         return self.layout.unpack(y)
+
+    def begin(self, blocks: dict[str, Tensor], row: Tensor) -> Tensor:
+        """Packed initial states of the lanes, of which each starts from number `row` of the given states."""
+        return self.start({name: value[row] for name, value in blocks.items()})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `state` consists of."""
+        return tuple(self.layout.shapes)
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of one state once it is written out to be measured."""
+        return self.layout.size
+
+    def scaled(self, blocks: dict[str, Tensor], block: str) -> list[Tensor]:
+        """What an intervention on "H" or "W_l" multiplies, as views into the unpacked `blocks`."""
+        return [blocks[block]]
 
     def weights(self, blocks: dict[str, Tensor]) -> list[Tensor]:
         """W_1 .. W_M of unpacked blocks."""
