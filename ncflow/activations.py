@@ -1,8 +1,8 @@
 """Activations of the engine, each a family phi_a(x) = a phi(x/a) in the knob a.
 
-For any phi, phi_a(s x) = s phi_{a/s}(x): turning the knob is turning the scale of the data. ReLU, leaky ReLU and the linear map are
-positively homogeneous, so that the knob does nothing to them; the smooth ones tend to ReLU as a -> 0 (gelu, silu, softplus) or as
-a -> infinity (tanh_relu). The local degree x phi_a'(x)/phi_a(x) measures how far from homogeneous they are.
+For any phi, phi_a(s x) = s phi_{a/s}(x): turning the knob is turning the scale of the data. ReLU, leaky ReLU and the linear
+map are positively homogeneous, so that the knob does nothing to them; the smooth ones tend to ReLU as a -> 0 (gelu, silu,
+softplus) or as a -> infinity (tanh_relu). The local degree x phi_a'(x)/phi_a(x) measures how far from homogeneous they are.
 """
 
 from __future__ import annotations

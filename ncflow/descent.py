@@ -32,8 +32,8 @@ class StepRecorder(Recorder):
 class Descent:
     """The phases of one group of lanes; `advance` takes the steps up to a given count.
 
-    Features move `mobility` times as fast as their gradient says (which Adam's normalisation takes out again). Momentum and Adam's
-    memory start at zero in each phase, as with a new optimiser.
+    Features move `mobility` times as fast as their gradient says (which Adam's normalisation takes out again). Momentum and
+    Adam's memory start at zero in each phase, as with a new optimiser.
     """
 
     def __init__(self, model: UFM | DeepLinear, phases: Sequence[Phase], lane: Tensor, part: Tensor, recorder: Recorder):
@@ -74,7 +74,7 @@ class Descent:
         t0, t1 = batch.t, torch.where(good, batch.t + 1, batch.t)
         nothing = torch.zeros_like(batch.t)
         step = Step(new, gradient, new, nothing + 1, nothing, lambda share: new)
-        self.recorder(Inside(good, t0, t1, step, lambda time: new))
+        self.recorder(Inside(good, t0, t1, step))
         batch.t, batch.y = t1, torch.where(good[:, None], new, batch.y)
         batch.steps += good
         batch.evaluations += good
@@ -89,7 +89,8 @@ def label_steps(run: Trajectory, phases: Sequence[Phase]) -> Trajectory:
     rates = np.empty((lanes, len(time)))
     for j, (t, k) in enumerate(zip(time, phase, strict=True)):
         local = max(int(t) - 1, 0) - (int(ends[k]) - phases[k].steps)
-        rates[:, j] = np.broadcast_to(phases[k].optimiser.lr, (lanes,)) * phases[k].optimiser.schedule.factor(local, phases[k].steps)
+        rule = phases[k].optimiser
+        rates[:, j] = np.broadcast_to(rule.lr, (lanes,)) * rule.schedule.factor(local, phases[k].steps)
     data = run.data.assign(phase=("time", phase + 1, {"long_name": "phase of the step, from 1"}),
                            learning_rate=(("lane", "time"), rates, {"long_name": "rate of the step that ended here"}))
     data["time"].attrs["units"] = "step"

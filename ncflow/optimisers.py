@@ -1,6 +1,7 @@
 """Discrete optimisers as members of the laboratory: one step is one full-batch update, and time counts steps.
 
-The updates are those of PyTorch's `SGD`, `Adam` and `AdamW`, here over lanes of one flat float64 state, with a learning rate per lane.
+The updates are those of PyTorch's `SGD`, `Adam` and `AdamW`, here over lanes of one flat float64 state, with a learning rate
+per lane.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class Adam(Optimiser):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Loshchilov and Hutter (2019): decay beside the gradient, y <- (1 - lr lambda) y first; other stationary points than `Adam`."""
+    """Loshchilov and Hutter (2019): decay beside the gradient, y <- (1 - lr lambda) y first; rests elsewhere than `Adam`."""
 
     coupled = False
 

@@ -73,7 +73,7 @@ class Recorder:
 
     def _keep(self, lanes: Tensor, y: Tensor) -> None:
         """Put the states `y` of the lanes in the mask into the next slot of each."""
-        self.slots[lanes, self.next[lanes] - self.first] = y[lanes]
+        self.slots[lanes, self.next[lanes] - self.first] = self.flow.project(y)[lanes]
         self.next += lanes
 
     def hold(self, time: float) -> None:
@@ -135,18 +135,11 @@ class Recorder:
         self.level = torch.where(inside.accepted[:, None], after, before)
 
     def _locate(self, inside: Inside, lanes: Tensor, e: int, before: Tensor, after: Tensor) -> None:
-        """Root of the level inside the step: bracketed on the dense output, then polished on steps of their own."""
-        t0, h = inside.t0, inside.t1 - inside.t0
+        """Root of the level on the interpolant of the step, which is as accurate as the step."""
         share = root(lambda x: self._levels(inside.step.interpolate(x))[:, e], before, after, lanes)
-        slope = torch.where(before.isfinite(), before - after, 1.0) / h
-        time = torch.where(lanes, t0 + share * h, t0)
-        for _ in range(3):
-            level = self._levels(inside.land(time))[:, e]
-            shift = torch.where(lanes, level / slope, 0.0).nan_to_num(0.0, 0.0, 0.0)
-            time = torch.minimum(torch.maximum(time + shift, t0), t0 + h)
         happened = torch.zeros_like(self.event_time, dtype=torch.bool)
         happened[:, e] = lanes
-        self._note(happened, time, inside.land(time))
+        self._note(happened, inside.t0 + share * (inside.t1 - inside.t0), inside.step.interpolate(share))
 
 
 def root(g: Callable[[Tensor], Tensor], g0: Tensor, g1: Tensor, wanted: Tensor) -> Tensor:

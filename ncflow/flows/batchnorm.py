@@ -16,8 +16,8 @@ from ncflow.model import UFM
 class BatchNormFlow(Flow):
     """Features H = relu(sum_l (gamma_l * BN(Z_l) + beta_l)) of L blocks on one residual stream, under a linear head.
 
-    BN standardises every coordinate over the N samples (biased variance, no epsilon). The pre-normalisation blocks Z_l (p x N) are
-    free and scale-invariant: the loss does not see their size, so decay shrinks them and speeds them up but does not move the
+    BN standardises every coordinate over the N samples (biased variance, no epsilon). The pre-normalisation blocks Z_l (p x N)
+    are free and scale-invariant: the loss does not see their size, so decay shrinks them and speeds them up but does not move the
     fixed point. gamma, beta and the head are decayed by `decay.weights`, Z by `decay.features`.
     """
 

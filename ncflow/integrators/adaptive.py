@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -87,7 +87,6 @@ class Inside:
     t0: Tensor
     t1: Tensor
     step: Step
-    land: Callable[[Tensor], Tensor]  # times (lanes,) -> states there, each by a step of its own from t0
 
 
 def integrate(flow: Flow, batch: Batch, until: float, control: Control, watch: Watch) -> None:
@@ -177,13 +176,7 @@ class _Leg:
         error = self.size(step, y0)
         good = self.open & (error <= 1)  # false for NaN
         t1 = torch.where(ends, torch.full_like(h, self.until), t0 + h)
-
-        def land(time: Tensor) -> Tensor:
-            part = solver.step(self.field, y0, f0, time - t0)
-            batch.evaluations += part.evaluations * (time > t0)
-            return self.project(part.y)
-
-        self.watch(Inside(good, t0, t1, step, land))
+        self.watch(Inside(good, t0, t1, step))
         batch.t = torch.where(good, t1, t0)
         batch.y = torch.where(good[:, None], self.project(step.y), y0)
         self.f = torch.where(good[:, None], step.f, f0)

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from ncflow.errors import BadInput
-from realnets.mlp import LaneMLP
 from ncflow.threads import few_threads
+from realnets.mlp import LaneMLP
 from realnets.optimise import learning_rate, optimiser, order
 
 SIZES = (6, 11, 10, 4)
