@@ -45,7 +45,8 @@ def compare_figure(result: Comparison) -> Figure:
     _against_decay(result, axes[0, 2], axes[1, 2])
     p = result.protocol
     figure.suptitle(f"{p.dataset}{f' ({p.subset} images)' if p.subset else ''}: MLP with {p.depth} hidden layers of {p.width}, "
-                    f"{p.activation}, {len(p.seeds)} seeds (line: geometric mean, band: range); simulated linear network on the same inputs", fontsize=11)
+                    f"{p.activation}, {len(p.seeds)} seeds "
+                    "(line: geometric mean, band: range); simulated linear network on the same inputs", fontsize=11)
     titles = ("network: fn (mark: T_NC, thin line: from head)", "simulation: fn (thin line: fixed point)", "where fn rests",
               "network: NC1", "simulation: NC1 (thin line: theory)", "where NC1 ends")
     for ax, letter, title in zip(axes.flat, "abcdef", titles, strict=True):
@@ -98,7 +99,7 @@ def _flow(result: Comparison, top: Axes, bottom: Axes) -> None:
     data = result.simulation.data
     time = data["time"].values
     count = len(result.protocol.decays)
-    for i, (decay, row) in enumerate(zip(result.protocol.decays, result.rows, strict=True)):
+    for i, row in enumerate(result.rows):
         colour, style = _colour(i, count), STYLES[i % len(STYLES)]
         lane = data.isel(lane=i)
         moving = time <= float(lane["t_end"])

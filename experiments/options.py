@@ -57,7 +57,8 @@ def options_of(config: type, help: dict[str, str], name: str, doc: str) -> type:
         default = None if f.default is MISSING else f.default
         kind: Any = hints[f.name] if default is not None else hints[f.name] | None
         shown = "by data set" if default is None and f.name != "subset" else "all" if default is None else None
-        arg = tyro.conf.arg(help=help[f.name], metavar=_metavar(hints[f.name]), **({"help_behavior_hint": f"(default: {shown})"} if shown else {}))
+        hint = {"help_behavior_hint": f"(default: {shown})"} if shown else {}
+        arg = tyro.conf.arg(help=help[f.name], metavar=_metavar(hints[f.name]), **hint)
         made.append((f.name, Annotated[kind, arg], field(default=default)))
     for key, (kind, default, text) in COMMON.items():
         made.append((key, Annotated[kind, tyro.conf.arg(help=text)], field(default=default)))
