@@ -89,8 +89,8 @@ class UsageError(BadInput):
         ValueError.__init__(self, message)
 
 
-def parse(commands: dict[str, Any], args: Sequence[str], description: str) -> tuple[str, Any]:
-    """The subcommand called for and its options.
+def parse(options: type, name: str, args: Sequence[str]) -> Any:
+    """An instance of the dataclass `options` from the command line of the command `name`.
 
     Raises:
         UsageError: what tyro says of a bad command line, without its frame.
@@ -99,14 +99,11 @@ def parse(commands: dict[str, Any], args: Sequence[str], description: str) -> tu
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            chosen = tyro.extras.subcommand_cli_from_dict(
-                commands, prog="ncflow", description=description, args=list(args))
+            return tyro.cli(options, prog=name, args=list(args))
     except SystemExit as stop:
         if not stop.code:
             raise
         raise UsageError(_one_line(printed.getvalue())) from None
-    name = next(a for a in args if a in commands)
-    return name, chosen
 
 
 def _one_line(text: str) -> str:
