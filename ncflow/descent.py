@@ -36,10 +36,11 @@ class Descent:
     Adam's memory start at zero in each phase, as with a new optimiser.
     """
 
-    def __init__(self, model: UFM | DeepLinear, phases: Sequence[Phase], lane: Tensor, part: Tensor, recorder: Recorder):
+    def __init__(self, model: UFM | DeepLinear, phases: Sequence[Phase], lane: Tensor, rates: Tensor, recorder: Recorder):
+        """`lane` (lanes,): which of the model's own lanes each lane is; `rates` (phases, lanes): its learning rates."""
         self.phases, self.ends, self.recorder = phases, list(accumulate(p.steps for p in phases)), recorder
-        self.flows = [choose("full", with_loss(model, p.loss or model.loss), lane[part], lane.device) for p in phases]
-        self.rates = [p.optimiser.rates(len(lane), lane.device)[part, None] for p in phases]
+        self.flows = [choose("full", with_loss(model, p.loss or model.loss), lane, lane.device) for p in phases]
+        self.rates = rates[:, :, None]
         self.now, self.phase = 0, -1
         recorder.flow = self.flows[0]
         self.memory: dict[str, Tensor] = {}

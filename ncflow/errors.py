@@ -1,4 +1,4 @@
-"""The one exception that bad input raises."""
+"""What ncflow raises: `BadInput` for arguments, `RunFailed` for what happens to a run from outside."""
 
 from __future__ import annotations
 
@@ -24,3 +24,7 @@ def require(condition: bool, argument: str, value: Any, accepted: str) -> None:
     """Raise `BadInput` for `argument` unless `condition` holds."""
     if not condition:
         raise BadInput(argument, value, accepted)
+
+
+class RunFailed(RuntimeError):
+    """A run that was ended from outside; the message is one line, and the command line exits with code 1."""

@@ -452,12 +452,12 @@ def _labels(labels: Any, features: Tensor, classes: int | None) -> Tensor:
 
 
 def _blocks(features: Any, labels: Any, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Checked samples, some at a time in float64: less memory, and faster where they stay in cache."""
+    """Checked samples, some at a time, as rows in float64: less memory, and faster where they stay in cache."""
     features = _tensor(features)
     y = _labels(labels, features, classes)
     size = max(1, 2 ** (18 if features.is_cpu else 26) * y.numel() // max(1, features.numel()))
     for part, some in zip(features.split(size, -2), y.split(size), strict=True):
-        yield _float64(part), some
+        yield _float64(part).contiguous(), some  # norms of strided rows take ten times as long
 
 
 def _class_sum(x: Tensor, y: Tensor, classes: int) -> Tensor:

@@ -89,12 +89,14 @@ class Final(Mapping[str, np.ndarray]):
 
 
 def merge(runs: Sequence[Trajectory], order: np.ndarray) -> Trajectory:
-    """One record of lanes that followed different flows; `order` numbers the lanes of `runs`, one run after the other."""
+    """One record of several runs' lanes, of which `order` has the numbers, one run after the other; flows are named once."""
     place = np.argsort(order)
     data = xr.concat([run.data for run in runs], "lane", data_vars="minimal", coords="minimal", compat="override",
                      join="override", combine_attrs="override").isel(lane=place)
-    for name in ("flow", "flow_dimension", "flow_size", "flow_refused"):
-        data.attrs[name] = "; ".join(str(run.data.attrs.get(name, "")) for run in runs)
-    data["flow"] = ("lane", np.concatenate([[run.data.attrs["flow"]] * run.lanes for run in runs])[place])
+    kinds = list({(a["flow"], a.get("flow_size")): a for a in (run.data.attrs for run in runs)}.values())
+    if len(kinds) > 1:
+        for name in ("flow", "flow_dimension", "flow_size", "flow_refused"):
+            data.attrs[name] = "; ".join(str(kind.get(name, "")) for kind in kinds)
+        data["flow"] = ("lane", np.concatenate([[run.data.attrs["flow"]] * run.lanes for run in runs])[place])
     parts = [part for run in runs if isinstance(run.final, Final) for part in run.final.parts]
     return Trajectory(data, Final(parts, order))

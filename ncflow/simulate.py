@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,20 @@ import torch
 from torch import Tensor
 
 from ncflow import initial as initial_state
-from ncflow.descent import Descent, StepRecorder, label_steps
+from ncflow.descent import label_steps
 from ncflow.errors import BadInput, require
 from ncflow.events import Crossing
-from ncflow.flows import Flow, Horizon, plan
-from ncflow.integrators import METHODS, Batch, Control, integrate
+from ncflow.flows import Horizon
+from ncflow.integrators import METHODS, Control
 from ncflow.interventions import Rescale
+from ncflow.job import Job
 from ncflow.model import UFM, DeepLinear
 from ncflow.optimisers import Phase
 from ncflow.provenance import provenance
-from ncflow.record import build, merge
-from ncflow.recorder import Recorder
-from ncflow.threads import few_threads
-from ncflow.trajectory import Status, Trajectory
+from ncflow.record import merge
+from ncflow.trajectory import Trajectory
 
 DEFAULT_SAVES = 256
-_GROUP = {"cpu": 2**15}  # numbers of the lanes that go together: what stays in cache between stages
-_KEPT = {"cpu": 2**24}  # numbers of the states that wait to be measured
 
 
 def simulate(
@@ -48,6 +44,7 @@ def simulate(
     rest: float | None = None,
     max_steps: int = 1_000_000,
     device: str | torch.device = "cpu",
+    workers: int = 1,
     progress: Callable[[float], None] | None = None,
 ) -> Trajectory:
     """Integrate dx/dt = -dL/dx (features at speed theta) from t = 0.
@@ -62,8 +59,9 @@ def simulate(
         rtol, atol: tolerances of every step, relative to each number of the state.
         flow: "full"; "gram" (linear networks on fixed data, no cost in N); for linear UFMs under MSE, exact and without cost in
             N: "reduced", and where they hold "subspace", "equal_decays", "spectral"; or "auto", the smallest of these.
-        method: "dopri5" (explicit, order 5), "rkc2" (stabilised, order 2), "rk4" (fixed step, for kinked fields) or "auto": the
-            first two, switching lane by lane, or "rk4" where the field has kinks.
+        method: "dopri5" (explicit, order 5), "rkc2", "rkc3", "rkc4" (stabilised, order 2 to 4), "rk4" (fixed step, for kinked
+            fields) or "auto": the explicit and a stabilised one (its order by `rtol`), switching lane by lane, or "rk4" where the
+            field has kinks.
         step: of "rk4"; default the inverse of the spectral radius, measured on the way.
         phases: `Phase`s of a discrete optimiser instead of the flow: time then counts full-batch steps, from the first phase on;
             `until` and `save_at` are whole numbers of steps, by default the end and about 256 of them. Tolerances are not used.
@@ -72,6 +70,7 @@ def simulate(
         rest: a lane stops once rms(dy/dt) <= rest * rms(y); None never stops early.
         max_steps: steps that a lane may take; a lane that needs more is kept and marked so.
         device: a torch device.
+        workers: processes of one thread that share the lanes of a CPU run; worth it from seconds of work on.
         progress: called with the fraction of the time done by the slowest lane.
 
     Returns:
@@ -81,6 +80,7 @@ def simulate(
 
     Raises:
         BadInput: an argument outside what is accepted; the message is one line that names it.
+        RunFailed: a worker was ended from outside.
     """
     require(isinstance(model, UFM | DeepLinear), "model", type(model).__name__, "a UFM or a DeepLinear")
     times = _step_times(phases, until, save_at) if len(phases) else _times(until, save_at)
@@ -95,86 +95,26 @@ def simulate(
     require(step is None or (_is_number(step) and 0 < step < float("inf")), "step", step, "a number greater than 0")
     require(method in METHODS, "method", method, f"one of {', '.join(METHODS)}")
     place = find_device(device)
+    whole = isinstance(workers, int | np.integer) and not isinstance(workers, bool)
+    require(whole and workers > 0 and (workers == 1 or place.type == "cpu"), "workers", workers,
+            "a whole number greater than 0, and 1 where the device is not the CPU")
     blocks, row, lane, seed = _lanes(model, seeds, initial)
     stops = _stops(model, interventions, float(times[-1]), len(lane))
     # What is kept is measured under the loss of its phase, so a phase's end is a pause too.
     for at in np.cumsum([p.steps for p in phases], dtype=float).tolist():
         stops.setdefault(at, [])
-    lane_of = torch.as_tensor(lane, device=place)
     if len(phases):
         require(flow in ("auto", "full"), "flow", flow, '"auto" or "full" with an optimiser')
         flow = "full"
-    start, horizon = torch.as_tensor(row, device=place), Horizon(float(times[-1]), rtol, bool(interventions))
-    blocks = {name: value.to(place) for name, value in blocks.items()}
-    control = Control(rtol, atol, rest, max_steps, method, step)
-    _keep_memory()
-    runs, order, done = [], [], 0
-    # The largest product of a reduction is of the largest block with itself.
-    block = max((value[0] for value in blocks.values()), key=Tensor.numel)
-    with few_threads(2.0 * block.numel() * min(block.shape)):
-        flows = plan(flow, model, lane_of, blocks, start, horizon)
-    for chosen, lanes in flows:
-        own = lanes.cpu().numpy()
-        here = {at: [(block, alpha[own]) for block, alpha in changes] for at, changes in stops.items()}
-        tell = None if progress is None else partial(_tell, progress, done, len(own), len(lane))
-        batch, recorders = _follow(chosen, chosen.begin(blocks, start[lanes]), times, here, events, control, tell,
-                                   partial(Descent, model, phases, lane_of[lanes]) if len(phases) else None, model.classes)
-        settings = {"flow": chosen.name, "interventions": [repr(i) for i in interventions], "device": place.type}
-        settings |= {"phases": [p.config() for p in phases]} if len(phases) else {
-            "method": method, "rtol": rtol, "atol": atol, "rest": rest}
-        facts = provenance(model=describe(model), **settings)
-        runs.append(build(model, chosen, batch, recorders, lane[own], seed[own], facts))
-        order.append(own)
-        done += len(own)
-    run = runs[0] if len(runs) == 1 else merge(runs, np.concatenate(order))
+    settings = {"interventions": [repr(i) for i in interventions], "device": place.type}
+    settings |= {"phases": [p.config() for p in phases]} if len(phases) else {
+        "method": method, "rtol": rtol, "atol": atol, "rest": rest}
+    job = Job(model, flow, blocks, lane, row, seed, np.arange(len(lane)), len(lane), times, stops, events,
+              Control(rtol, atol, rest, max_steps, method, step), phases,
+              Horizon(float(times[-1]), rtol, bool(interventions)), provenance(model=describe(model), **settings), place)
+    runs, order = job.run(progress) if workers == 1 else job.share(workers, progress)
+    run = runs[0] if len(runs) == 1 else merge(runs, order)
     return label_steps(run, phases) if len(phases) else run
-
-
-def _follow(flow: Flow, y: Tensor, times: np.ndarray, stops: dict[float, list], events: Sequence[Crossing],
-            control: Control, progress: Callable[[float], None] | None, descent: Callable[..., Descent] | None,
-            classes: int) -> tuple[Batch, list[Recorder]]:
-    """All lanes of one flow, from their states y to the end; with `descent` by the steps of an optimiser."""
-    # Lanes are independent: they go in groups that stay in cache, and what is kept of them until it is measured
-    # is bounded. Both follow from shapes alone, so that no lane's steps depend on its neighbours.
-    room, kept = _GROUP.get(y.device.type, 2**22), _KEPT.get(y.device.type, 2**28)
-    slots = max(1, kept // max(room, y.shape[1]))
-    for at in times[slots - 1 :: slots].tolist():
-        stops.setdefault(at, [])
-    batches, recorders = [], []
-    for part in torch.arange(len(y), device=y.device).split(max(1, room // y.shape[1])):
-        tell = None if progress is None else partial(_tell, progress, int(part[0]), len(part), len(y))
-        batches.append(Batch.start(y[part]))
-        kind = Recorder if descent is None else StepRecorder
-        recorders.append(kind(flow.select(part), batches[-1], times, events, slots, tell))
-        if descent is None:
-            advance = partial(integrate, recorders[-1].flow, batches[-1], control=control, watch=recorders[-1])
-        else:
-            advance = descent(part, recorders[-1]).advance
-        # The largest product of an evaluation has K rows on the largest block.
-        with torch.no_grad(), few_threads(2 * len(part) * classes * max(flow.layout.sizes)):
-            _run(recorders[-1], part, sorted(stops.items()), advance)
-    return Batch.join(batches), recorders
-
-
-def _keep_memory() -> None:
-    """Teach the C library, by freeing one large block, to reuse memory between stages instead of returning it every time
-    (glibc's dynamic threshold; two to three times faster on states of megabytes)."""
-    torch.empty(3 * 2**20, dtype=torch.float64)
-
-
-def _run(recorder: Recorder, part: Tensor, stops: list[tuple[float, list]], advance: Callable[..., None]) -> None:
-    """Go from stop to stop, and do there what is to be done."""
-    batch = recorder.batch
-    for at, changes in stops:
-        advance(until=at)
-        recorder.hold(at)
-        if changes:
-            batch.wake(batch.running | (batch.status == Status.AT_REST), at)
-        for block, alpha in changes:
-            _rescale(recorder.flow, batch, block, torch.as_tensor(alpha, device=part.device)[part])
-        recorder.resume(at)
-        recorder.flush(at)
-    batch.status[batch.running] = Status.FINISHED
 
 
 def describe(model: UFM | DeepLinear) -> dict[str, Any]:
@@ -270,13 +210,3 @@ def _stops(model, interventions: Sequence[Rescale], end: float, lanes: int) -> d
         require(alpha.size in (1, lanes), "intervention.alpha", change.alpha, f"one number or one per lane ({lanes})")
         changes.setdefault(change.at, []).append((block, np.broadcast_to(alpha, (lanes,)).copy()))
     return changes
-
-
-def _rescale(flow: Flow, batch: Batch, block: str, alpha: Tensor) -> None:
-    for part in flow.scaled(flow.layout.unpack(batch.y), block):
-        part *= torch.where(batch.running, alpha, 1.0).reshape(-1, *[1] * (part.ndim - 1))
-
-
-def _tell(progress: Callable[[float], None], before: int, count: int, lanes: int, share: float) -> None:
-    """The fraction of all lanes' times that is done when `share` of those of `count` lanes is, after `before` others."""
-    progress((before + share * count) / lanes)

@@ -47,10 +47,12 @@ class Flow(ABC):
         layers: M.
         labels: (N,) class of each sample.
         notes: what a record should say of the flow, by attribute name.
+        unit: (size,) or a number, what each number of the state is worth in the user's units: tolerances count in these.
     """
 
     name = "flow"
     notes: Mapping[str, Any] = MappingProxyType({})
+    unit: Tensor | float = 1.0
     smooth = True  # whether the field is differentiable; one with kinks is integrated with fixed steps
 
     def __init__(self, layout: Layout, lanes: dict[str, Tensor], layers: int, labels: Tensor):

@@ -46,6 +46,10 @@ class ReducedFlow(Flow):
         self.classes, self.samples, self.states = K, model.samples, states
         labels = torch.as_tensor(model.labels if states.V is not None else [], device=device)
         super().__init__(Layout(self.shapes(model)), lanes, model.layers, labels)
+        # Pseudo-samples are as large as the root of the samples that they stand for.
+        size = (self.samples / K) ** 0.5
+        self.unit = torch.cat([lane.new_full((numbers,), size if name in ("Z", "B", "z", "f") else 1.0, dtype=torch.float64)
+                               for name, numbers in zip(self.layout.shapes, self.layout.sizes, strict=True)])
         self.counts = float64(model.class_counts, device)
         self.root = self.counts.sqrt()
         self.scale = 2 * model.loss_scale / model.samples
@@ -173,7 +177,8 @@ class ReducedFlow(Flow):
         if outside is not None:
             F = outside + torch.nn.functional.pad(F, (0, outside.shape[2] - F.shape[2]))
         means = self.outward(_apply(T, blocks["B"]) / self.root, layer)
-        return torch.baddbmm(means.index_select(2, self.labels), F, self.own(self.states.V))
+        # Transposed twice, so that samples are rows in memory, as the metrics want them.
+        return torch.baddbmm(means.mT.index_select(1, self.labels), self.own(self.states.V).mT, F.mT).mT
 
     def totals(self, blocks: dict[str, Tensor], T: Tensor | None, layer: int) -> metrics.Moments:
         """Class means and total scatter of a layer; the norm is the rms, each class has its share of both."""

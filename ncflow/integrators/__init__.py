@@ -3,7 +3,9 @@
 from ncflow.integrators.adaptive import METHODS, Batch, Control, Inside, integrate
 from ncflow.integrators.chebyshev import Chebyshev
 from ncflow.integrators.dormand_prince import DormandPrince
+from ncflow.integrators.extrapolated_chebyshev import ExtrapolatedChebyshev
 from ncflow.integrators.runge_kutta4 import RungeKutta4
 from ncflow.integrators.step import Step
 
-__all__ = ["METHODS", "Batch", "Chebyshev", "Control", "DormandPrince", "Inside", "RungeKutta4", "Step", "integrate"]
+__all__ = ["METHODS", "Batch", "Chebyshev", "Control", "DormandPrince", "ExtrapolatedChebyshev", "Inside", "RungeKutta4", "Step",
+           "integrate"]

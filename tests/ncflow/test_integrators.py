@@ -1,7 +1,6 @@
 """Order, stability, error control and isolation of lanes of the integrators, on problems whose solution is known."""
 
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,10 +20,16 @@ def symmetric(eigenvalues, seed=0):
 class Stub:
     """A flow as far as the integrators need one."""
 
-    smooth = True
+    smooth, unit = True, 1.0
 
     def project(self, y):
         return y
+
+
+def bare(field):
+    stub = Stub()
+    stub.field = field
+    return stub
 
 
 class Linear(Stub):
@@ -192,15 +197,18 @@ def run(problem, y, until, watch=lambda inside: None, **control):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-@pytest.mark.parametrize("method", ["dopri5", "rkc2"])
+@pytest.mark.parametrize("method", ["dopri5", "rkc2", "rkc3", "rkc4"])
 def test_the_error_follows_the_tolerance(method, problem):
-    """As tol for local extrapolation of order 5(4), as tol^(2/3) for a method of order 2 with errors held per step."""
-    tolerances = [1e-4, 1e-6, 1e-8] + ([1e-10] if method == "dopri5" else [])
+    """As tol where the solution is one order better than its error estimate, as tol^(2/3) for order 2 with one of order 3.
+
+    The extrapolated methods count a share of their estimate only, tuned to gradient flows; here errors are larger.
+    """
+    tolerances = [1e-4, 1e-6, 1e-8] + ([] if method == "rkc2" else [1e-10])
     exact = problem.exact(Y, 5.0)
     errors = [float((run(problem, Y, 5.0, rtol=r, atol=r, method=method).y - exact).abs().max()) for r in tolerances]
-    power = 1 if method == "dopri5" else 2 / 3
+    power = 2 / 3 if method == "rkc2" else 1
     for tolerance, error in zip(tolerances, errors, strict=True):
-        assert error < 5 * tolerance**power, errors
+        assert error < (20 if method in ("rkc3", "rkc4") else 5) * tolerance**power, errors
     assert errors[-1] < errors[0] * (tolerances[-1] / tolerances[0]) ** (0.8 * power), errors
 
 
@@ -274,7 +282,7 @@ def test_a_lane_that_blows_up_keeps_its_last_good_state_and_the_other_goes_on(me
     batch = run(Explosive(), y, 5.0, method=method, rtol=1e-6)
     assert int(batch.status[0]) in (Status.STEP_TOO_SMALL, Status.NON_FINITE) and bool(batch.running[1])
     assert float(batch.t[0]) == pytest.approx(1.0, rel=1e-3) and bool(batch.y.isfinite().all())
-    alone = run(SimpleNamespace(smooth=True, project=lambda y: y, field=lambda y: -y), y[1:], 5.0, method=method, rtol=1e-6)
+    alone = run(bare(lambda y: -y), y[1:], 5.0, method=method, rtol=1e-6)
     torch.testing.assert_close(batch.y[1:], alone.y, rtol=1e-13, atol=0)
     assert int(batch.steps[1]) == int(alone.steps[0])
 
@@ -283,7 +291,7 @@ def test_values_that_are_not_finite_stop_only_their_lane():
     def field(y):
         return torch.where((torch.arange(2) == 0)[:, None] & (y < 0.5), torch.nan, -y)
 
-    batch = run(SimpleNamespace(smooth=True, project=lambda y: y, field=field), torch.ones(2, 3, dtype=torch.float64), 5.0)
+    batch = run(bare(field), torch.ones(2, 3, dtype=torch.float64), 5.0)
     assert int(batch.status[0]) == Status.NON_FINITE and bool((batch.y[0] >= 0.5).all())
     assert float(batch.t[0]) == pytest.approx(np.log(2), abs=1e-3)
     torch.testing.assert_close(batch.y[1], torch.full((3,), np.exp(-5.0), dtype=torch.float64), rtol=1e-6, atol=0)
@@ -301,7 +309,7 @@ def test_the_number_of_steps_is_bounded_lane_by_lane():
 def test_rest_is_noticed_and_so_is_nothing_left():
     fixed = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], dtype=torch.float64)
     batch = run(
-        SimpleNamespace(smooth=True, project=lambda y: y, field=lambda y: fixed - y),
+        bare(lambda y: fixed - y),
         torch.tensor([[3.0, 4.0], [1.0, 2.0], [1.0, 1.0]], dtype=torch.float64),
         1e3,
         rest=1e-6,
@@ -326,3 +334,12 @@ def test_a_lane_keeps_its_bits_whatever_its_neighbours_do(method):
         ends.append((batch.y[1], batch.t[1], batch.steps[1], batch.evaluations[1]))
     for end in ends[1:]:
         assert all(torch.equal(a, b) for a, b in zip(ends[0], end, strict=True))
+
+
+@pytest.mark.parametrize("rtol", [1e-5, 1e-8, 1e-11])
+def test_automatic_leaves_the_explicit_method_at_any_tolerance(rtol):
+    """Stiff from the start, smooth after t = 0.1: what the explicit method would need is 500 * 1000 / 3.3 steps of 6."""
+    problem = Linear(symmetric([0.01, 0.02, 0.05, 500.0]))
+    batch = run(problem, Y, 1000.0, rtol=rtol, atol=1e-14)
+    assert float(batch.evaluations.max()) < 500 * 1000 / 3.3 * 6 / 5
+    assert bool((batch.y - problem.exact(Y, 1000.0)).abs().max() < 10 * rtol)

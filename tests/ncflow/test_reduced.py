@@ -362,3 +362,16 @@ def test_moments_are_checked(entry, words):
     with pytest.raises(BadInput) as error:
         simulate(model(), initial={k: v for k, v in start.items() if v is not None}, until=1.0)
     assert words in str(error.value) and str(error.value).startswith("initial")
+
+
+def test_moments_cost_the_same_whatever_the_number_of_samples():
+    """With n lambda_H and theta / n fixed, n only scales the pseudo-samples: the same steps."""
+    runs = []
+    for n in (60, 6_000_000):
+        model = UFM(classes=4, samples_per_class=n, width=12, decay=Decay(weights=5e-3, features=5e-3 / n), mobility=float(n))
+        g = np.random.default_rng(0)
+        state = {"M": 0.1 * g.normal(size=(12, 4)), "scatter": 0.01 * 4 * n, "W": [0.3 * g.normal(size=(4, 12))]}
+        runs.append(simulate(model, initial=state, until=1000.0))
+    few, many = (run.data for run in runs)
+    np.testing.assert_allclose(many["fn"], few["fn"], rtol=1e-6)
+    assert many["evaluations"].item() == pytest.approx(few["evaluations"].item(), rel=0.2)

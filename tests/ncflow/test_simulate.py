@@ -1,6 +1,7 @@
 """`simulate` against SciPy's DOP853 on the autograd field, against closed forms, and against itself in another batch."""
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +24,8 @@ from ncflow import (
     simulate,
     summarise,
 )
+from ncflow.errors import RunFailed
+from ncflow.optimisers import GradientDescent, Phase
 
 BIASES = ("none", "free", "decayed")
 COUNTS = (2, 5, 3)
@@ -309,7 +312,7 @@ def test_large_states_go_through_several_groups_and_windows(monkeypatch):
     """The result does not depend on how lanes are grouped, nor (within tolerance) on how many states wait to be measured."""
     import sys
 
-    module = sys.modules["ncflow.simulate"]
+    module = sys.modules["ncflow.job"]
     whole = simulate(small(), seeds=range(5), until=100.0)
     monkeypatch.setattr(module, "_GROUP", {"cpu": 200})
     assert_same(simulate(small(), seeds=range(5), until=100.0), whole, slice(None), slice(None), 1e-12)
@@ -711,3 +714,38 @@ def test_the_contract():
         assert run.data[name].values[0, -1] == pytest.approx(float(value[0]), rel=1e-9, abs=1e-12), name
     collapse = summarise(run, nc1="nc1_trace_ratio", threshold=0.01)
     assert len(collapse) == 1 and {"t_nc", "fn_star", "fn_inf", "rate", "phase", "status"} <= set(collapse[0].as_dict())
+
+
+# Workers
+
+
+def test_workers_share_the_lanes():
+    model = small(decay=Decay(weights=(1e-3, 3e-3, 1e-2), features=1e-3))
+    alone = simulate(model, seeds=range(3), until=30.0)
+    told = []
+    shared = simulate(model, seeds=range(3), until=30.0, workers=2, progress=told.append)
+    assert_same(shared, alone, slice(None), slice(None), 1e-12)
+    assert shared.data["seed"].equals(alone.data["seed"]) and shared.data["decay"].equals(alone.data["decay"])
+    assert told[-1] == 1 and told == sorted(told)
+    assert shared.final["H"].shape == alone.final["H"].shape
+    steps = [Phase(steps=20, optimiser=GradientDescent(lr=(0.1, 0.2, 0.3, 0.4)))]
+    alone, shared = (simulate(small(), seeds=range(4), phases=steps, workers=w) for w in (1, 2))
+    assert_same(shared, alone, slice(None), slice(None), 1e-12)
+
+
+class Deadly(Crossing):
+    """Ends the process that receives it."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_an_ended_worker_is_one_line():
+    with pytest.raises(RunFailed, match="2 workers"):
+        simulate(small(), seeds=range(4), until=1.0, workers=2, events=(Deadly(),))
+
+
+@pytest.mark.parametrize("workers", [0, 1.5, True])
+def test_bad_workers(workers):
+    with pytest.raises(BadInput, match=r"^workers = "):
+        simulate(small(), until=1.0, workers=workers)
