@@ -11,8 +11,9 @@ and `recovery` how it goes, `grid` evaluates millions of points. `head` reads a 
 `derivations` and `derivations_dynamics` hold the symbolic steps and print the formulas.
 
 Other losses and what a ReLU leaves: `strength` (the same scalar equation for any loss), `cross_entropy`,
-`nonnegative` and `batchnorm`; `activation` (degrees of homogeneity) and `closure` (identities of networks at
-rest) speak of real networks; `derivations_nonlinear` holds their symbolic steps.
+`nonnegative`, `batchnorm` and `etf` (a fixed simplex for a head); `activation` (degrees of homogeneity) and
+`closure` (identities of networks at rest) speak of real networks; `derivations_nonlinear` holds their
+symbolic steps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable
 
 from ncflow.errors import BadInput, require
 from ncflow.model import UFM, DeepLinear
-from theory import batchnorm, cross_entropy, deep_linear, nonnegative, ufm
+from theory import batchnorm, cross_entropy, deep_linear, etf, nonnegative, ufm
 from theory.boundary import Boundary, fold, maxwell, mean_mode_threshold, minority_threshold
 from theory.floor import Floor, floor, floor_boundary
 from theory.head import Head, feature_norm_estimate, feature_norm_from_head, gram_scales, head_from_gram
@@ -41,7 +42,8 @@ __all__ = ["Block", "Boundary", "CollapseTime", "FixedPoint", "Floor", "Head", "
 
 def _formula(model: UFM) -> Callable[[UFM, int], FixedPoint]:
     """What knows the rest point of `model`."""
-    require(model.classifier == "free", "classifier", model.classifier, '"free"')
+    if model.classifier == "etf":
+        return etf.fixed_point
     if model.normalization == "batch":
         return batchnorm.fixed_point
     if model.nonnegative or model.activation == "relu":

@@ -219,7 +219,7 @@ def _nonlinear(name: str) -> Callable[[], Equation]:
 
 
 NONLINEAR = ("strength", "cross_entropy", "label_smoothing", "focal", "frame", "frame_decayed", "batchnorm",
-             "tangent_kernel", "balance")
+             "tangent_kernel", "balance", "simplex_head")
 LAWS: dict[str, Callable[[], Equation]] = {
     "soft_threshold": _soft_threshold,
     "mode": _mode,

@@ -159,6 +159,10 @@ def _strength() -> Equation:
     return sp.Eq(x ** (D - 2) * sp.Function("g")(x) ** D, n * decays)
 
 
+def _simplex_head() -> Equation:
+    return sp.Eq(_strength().lhs, _strength().rhs * (K - 1) / K)  # D = M: the head is no factor
+
+
 def _two(name: str) -> Equation:
     return sp.Eq(x, root(name).subs(gamma, sp.sqrt(n * lam_H * lam_W)))
 
@@ -199,4 +203,5 @@ LAWS: dict[str, Callable[[], Equation]] = {
     "batchnorm": _batchnorm,
     "tangent_kernel": _tangent_kernel,
     "balance": _balance,
+    "simplex_head": _simplex_head,
 }

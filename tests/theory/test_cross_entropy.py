@@ -196,7 +196,7 @@ def test_dispatch():
     relu = UFM(classes=3, width=4, layers=2, activation="relu")
     assert theory.fixed_point(relu).class_mean_cosine == 0
     for argument, fields in (
-        ("classifier", dict(classifier="etf")),
+        ("nonnegative", dict(classifier="etf", nonnegative=True)),
         ("activation", dict(layers=2, activation="gelu")),
     ):
         with pytest.raises(BadInput) as caught:
