@@ -83,7 +83,10 @@ def compare(
     Raises:
         BadInput: naming the argument.
     """
+    require(protocol.architecture == "mlp", "architecture", protocol.architecture, "mlp, which the linear model is made for")
     require(all(d > 0 for d in protocol.decays), "decays", protocol.decays, "greater than 0: only decay fixes the norm")
+    require(len(protocol.lrs) == 1, "lr", protocol.lr, "one number: rows differ in decay alone")
+    require(protocol.alphas == (1.0,), "alphas", protocol.alphas, "1: rows differ in decay alone")
     tell = progress or (lambda part, share: None)
     seconds: dict[str, float] = {}
 
@@ -107,7 +110,7 @@ def compare(
     counts = np.asarray(model.class_counts, dtype=float)
     rows = []
     for i, decay in enumerate(protocol.decays):
-        lanes = [j for j, (d, _) in enumerate(protocol.lanes) if d == decay]
+        lanes = [j for j, lane in enumerate(protocol.lanes) if lane.decay == decay]
         rows.append(_row(decay, lanes, network, collapses, _lane(at_rest, i, len(protocol.decays)), flows[i], counts,
                          protocol.threshold))
     return Comparison(protocol, rows, network, simulation, collapses, seconds, provenance())

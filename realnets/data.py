@@ -48,7 +48,7 @@ SOURCES: dict[str, _Source] = {
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Inputs ready for training.
+    """Inputs ready for training, checked on construction.
 
     Attributes:
         name: as asked for.
@@ -60,6 +60,10 @@ class DataSet:
         shape: (channels, height, width), with product d.
         mean, std: what was subtracted and divided by, per channel, in units of pixels scaled to [0, 1].
         sha256: of the source's arrays, before any subset or scaling.
+
+    Raises:
+        BadInput: shapes that do not fit each other, numbers that are not finite, labels outside 0..classes-1, fewer
+            than two classes, a class with fewer than two training images.
     """
 
     name: str
@@ -72,6 +76,30 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sha256: str
+
+    def __post_init__(self) -> None:
+        self._check("train", self.x_train, self.y_train)
+        if self.x_test is not None and self.y_test is not None:
+            self._check("test", self.x_test, self.y_test)
+        require(self.classes >= 2, "classes", self.classes, "two or more")
+        counts = np.bincount(self.y_train, minlength=self.classes)
+        least = int(counts.min())
+        what = f"class {int(counts.argmin())} with {least} training image" + "s" * (least != 1)
+        require(least >= 2, f"dataset {self.name!r}", what, "at least two images of each class are accepted")
+
+    def _check(self, part: str, x: np.ndarray, y: np.ndarray) -> None:
+        width = int(np.prod(self.shape))
+        good = x.ndim == 2 and x.shape[1] == width and np.issubdtype(x.dtype, np.floating)
+        require(good, f"x_{part}", f"{x.dtype} {x.shape}", f"floats (N, {width}), as the shape {self.shape} says, are accepted")
+        good = y.shape == x.shape[:1] and np.issubdtype(y.dtype, np.integer)
+        require(good, f"y_{part}", f"{y.dtype} {y.shape}", f"integers ({len(x)},), one per image, are accepted")
+        row = next((i for i in range(0, len(x), 4096) if not np.isfinite(x[i : i + 4096]).all()), None)
+        if row is not None:
+            row += int(np.flatnonzero(~np.isfinite(x[row : row + 4096]).all(1))[0])
+        require(row is None, f"x_{part}", f"NaN or infinite in image {row}", "finite numbers are accepted")
+        outside = np.flatnonzero((y < 0) | (y >= self.classes))
+        wrong = f"label {int(y[outside[0]])} of image {int(outside[0])}" if outside.size else ""
+        require(not outside.size, f"y_{part}", wrong, f"labels 0..{self.classes - 1} are accepted")
 
     def describe(self) -> dict[str, Any]:
         """What a record says of its data."""
@@ -93,6 +121,7 @@ def load(
     *,
     scaling: str = "standardised",
     seed: int = 0,
+    size: int | None = None,
 ) -> DataSet:
     """The data set `name`, flattened and scaled.
 
@@ -105,17 +134,22 @@ def load(
         scaling: "standardised", (x - mean)/std with the usual constants (mnist, cifar10 per channel) or those
             measured on the whole training set (digits, fashion_mnist: one number each); "unit", x in [0, 1].
         seed: of the subset.
+        size: height and width: larger than the source's, black is added all around (32 for MNIST, as the authors did);
+            a divisor of it, blocks of pixels are averaged (14 for MNIST); None as it is.
 
     Raises:
         BadInput: unknown name or scaling; a file that is missing and cannot be downloaded, or does not hold
             what it should; a subset that is not a multiple of K, has fewer than two images per class or more
-            than there are.
+            than there are; a size that is neither.
     """
     require(isinstance(name, str) and name in SOURCES, "dataset", name, f"one of {', '.join(SOURCES)}")
     require(
         isinstance(scaling, str) and scaling in SCALINGS, "scaling", scaling, f"one of {', '.join(SCALINGS)}"
     )
     source = SOURCES[name]
+    side = source.shape[1]
+    fits = size is None or (isinstance(size, int) and size > 0 and (side % size == 0 or (size > side and (size - side) % 2 == 0)))
+    require(fits, "image_size", size, f"a divisor of {side}, or {side} plus an even number")
     arrays, top = (_digits(), 16) if name == "digits" else (_read(name, data_root(root)), 255)
     sha256 = _content_hash(arrays)
     if source.sha256 and sha256 != source.sha256:
@@ -129,7 +163,7 @@ def load(
         out = np.empty(x.shape, np.float32)
         for channel, values in enumerate(table):
             out[:, channel] = values[x[:, channel]]
-        return out.reshape(len(x), -1)
+        return _resized(out, size or side, table[:, 0]).reshape(len(x), -1)
 
     y = arrays["y_train"]
     classes = int(y.max()) + 1
@@ -142,7 +176,7 @@ def load(
         scaled(arrays["x_test"]) if test else None,
         arrays["y_test"] if test else None,
         classes,
-        source.shape,
+        (source.shape[0], size or side, size or side),
         mean,
         std,
         sha256,
@@ -244,6 +278,19 @@ def _content_hash(arrays: dict[str, np.ndarray]) -> str:
         digest.update(f"{key}{a.shape}".encode())
         digest.update(np.ascontiguousarray(a, dtype=np.uint8 if key[0] == "x" else "<i8").data)
     return digest.hexdigest()
+
+
+def _resized(x: np.ndarray, size: int, black: np.ndarray) -> np.ndarray:
+    """(N, C, side, side) to (N, C, size, size): a frame of `black` (C,) around it, or means of square blocks."""
+    side = x.shape[2]
+    if size > side:
+        edge = (size - side) // 2
+        out = np.empty((*x.shape[:2], size, size), x.dtype)
+        out[:] = black.reshape(1, -1, 1, 1)
+        out[:, :, edge : edge + side, edge : edge + side] = x
+        return out
+    block = side // size
+    return x if block == 1 else x.reshape(*x.shape[:2], size, block, size, block).mean((3, 5))
 
 
 def _moments(source: _Source, x: np.ndarray, top: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

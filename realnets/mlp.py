@@ -13,12 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ncflow.errors import require
+
+if TYPE_CHECKING:
+    from realnets.protocol import TwoPhase
 
 _aten = torch.ops.aten
 _ROW = 64  # rows are multiples of this, so that vector kernels treat a lane alike wherever it stands
@@ -114,9 +119,26 @@ class LaneMLP:
         return self.theta.shape[0]
 
     @property
+    def classes(self) -> int:
+        return self.shapes[-1][0]
+
+    @property
     def layers(self) -> int:
         """M = depth + 1."""
         return len(self.shapes)
+
+    @property
+    def widest(self) -> int:
+        return max(outputs for outputs, _ in self.shapes)
+
+    @property
+    def weight_layers(self) -> list[str]:
+        return [f"W_{i}" for i in range(1, self.layers + 1)]
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """W_M (L, K, p) and b_M (L, K), or None without biases."""
+        return self.weights[-1], self.biases[-1] if self.biases else None
 
     def named(self) -> dict[str, Tensor]:
         """Views by name: "W_1" .. "W_M" (L, outputs, inputs), "b_1" .. "b_M" (L, outputs)."""
@@ -126,16 +148,50 @@ class LaneMLP:
             for i, view in enumerate(views, 1)
         }
 
+    def buffers(self) -> dict[str, Tensor]:
+        """Nothing: all state is in `theta`."""
+        return {}
+
+    def balance(self) -> Tensor:
+        """(L, M - 1) float64: (|W_{l+1}|^2 - |W_l|^2 - |b_l|^2) over the mean |W_l|^2.
+
+        Zero at any stationary point of a positively homogeneous network whose parameters are all decayed alike.
+        """
+        squares = torch.stack([W.double().square().sum((-2, -1)) for W in self.weights], -1)
+        below = squares[:, :-1]
+        if self.biases:
+            below = below + torch.stack([b.double().square().sum(-1) for b in self.biases[:-1]], -1)
+        return (squares[:, 1:] - below) / squares.mean(-1, keepdim=True)
+
+    def rescale(self, alpha: Tensor) -> None:
+        """Multiply weight and bias of the last hidden layer of each lane by alpha (L,)."""
+        require(self.layers >= 2, "alphas", alpha.tolist(), "a network with a hidden layer")
+        self.weights[-2].mul_(alpha.view(-1, 1, 1).to(self.theta))
+        if self.biases:
+            self.biases[-2].mul_(alpha.view(-1, 1).to(self.theta))
+
     def work(self, batch: int) -> float:
         """Floating-point operations of one batched product, mean over the layers, at this batch size."""
         return 2 * self.lanes * batch * sum(o * i for o, i in self.shapes) / self.layers
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (L, B, K) and features (L, B, p_depth) of inputs (L, B, d), or (B, d) for all lanes."""
+    def forward(self, x: Tensor, statistics: str = "running") -> tuple[Tensor, Tensor]:
+        """Logits (L, B, K) and features (L, B, p_depth) of inputs (L, B, d), or (B, d) for all lanes.
+
+        `statistics` is for networks that have some.
+        """
         a = x if x.ndim == 3 else x.expand(self.lanes, *x.shape)
         for Wt, b in zip(self._transposed[:-1], self._rows, strict=False):
             a = self.phi.forward(_affine(a, Wt, b))
         return _affine(a, self._transposed[-1], self._rows[-1]), a
+
+    def hidden(self, x: Tensor) -> list[Tensor]:
+        """A_1 .. A_{M-1}, each (L, B, p_l), of inputs as in `forward`."""
+        a = x if x.ndim == 3 else x.expand(self.lanes, *x.shape)
+        found = []
+        for Wt, b in zip(self._transposed[:-1], self._rows, strict=False):
+            a = self.phi.forward(_affine(a, Wt, b))
+            found.append(a)
+        return found
 
     def gradient(self, x: Tensor, targets: Tensor, loss: str) -> Tensor:
         """Set `grad` to the gradient of each lane's mean loss over its batch, without decay, and return it.
@@ -178,3 +234,12 @@ class LaneMLP:
 
 def _affine(a: Tensor, Wt: Tensor, b: Tensor | None) -> Tensor:
     return torch.bmm(a, Wt) if b is None else torch.baddbmm(b, a, Wt)
+
+
+def build(
+    protocol: TwoPhase, shape: tuple[int, int, int], classes: int, seeds: Sequence[int], dtype: torch.dtype,
+    device: torch.device,
+) -> LaneMLP:  # fmt: skip
+    """The perceptron of `protocol` on images of `shape`, one lane per seed."""
+    sizes = (prod(shape), *(protocol.width,) * protocol.depth, classes)
+    return LaneMLP(sizes, seeds, activation=protocol.activation, biases=protocol.biases, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""How lanes are stepped: PyTorch's own optimisers, the schedules, the order of the mini-batches, threads."""
+"""How lanes are stepped: PyTorch's own optimisers, the schedules, the order of the mini-batches."""
 
 from __future__ import annotations
 
@@ -11,55 +11,114 @@ import torch
 from torch import Tensor
 
 from ncflow.errors import require
+from realnets.network import Network
 
-OPTIMISERS = ("adam", "sgd")
-SCHEDULES = ("cosine", "constant")
+OPTIMISERS = ("adam", "sgd", "adamw")
+SCHEDULES = ("cosine", "cosine_run", "multistep", "constant")
 
 
-def optimiser(
-    theta: Tensor,
-    grad: Tensor,
-    decays: Sequence[float],
-    lr: float | Sequence[float],
-    *,
-    kind: str = "adam",
-    momentum: float = 0.9,
-    nesterov: bool = True,
-) -> torch.optim.Optimizer:
-    """`torch.optim.Adam` (default betas and eps) or `SGD` on the rows of `theta`, with coupled decay.
+class Stepper:
+    """PyTorch's own optimisers on the rows of a parameter tensor, a parameter group per run of equal lanes.
 
-    Neighbouring lanes of equal decay and rate form one parameter group, a view of rows, updated by one fused
-    kernel: no lane sees another, and the arithmetic is that of the library on each lane alone.
+    Neighbouring lanes of equal decay and rate form one group, a view of rows, updated by one fused kernel: no lane sees
+    another, and the arithmetic is that of the library on each lane alone.
 
     Args:
-        theta, grad: (L, P), contiguous, updated in place; `grad` is read at every step.
-        decays: lambda of each lane, applied to all its parameters.
+        theta, grad: (L, P), contiguous, updated in place; `grad` is read (and with a `mask` changed) at every step.
+        decays: lambda of each lane.
         lr: learning rate, one or one per lane.
-        kind: "adam" or "sgd"; `momentum` and `nesterov` are for "sgd".
+        kind: "adam" (default betas and eps, decay coupled to the gradient), "adamw" (decay apart from it) or "sgd" (coupled)
+            with `momentum` and `nesterov`.
+        mask: (P,) of 0 and 1, the parameters that decay; None for all. The library decays whole groups, so with a mask
+            the decay is added here.
+        apart: a group for each lane, so that each can have a rate of its own.
     """
-    require(kind in OPTIMISERS, "optimiser", kind, f"one of {', '.join(OPTIMISERS)}")
-    lanes = theta.shape[0]
-    rates = [float(lr)] * lanes if isinstance(lr, int | float) else list(lr)
-    require(len(decays) == lanes, "decays", decays, f"{lanes} numbers, one per lane")
-    require(len(rates) == lanes, "lr", lr, f"one number or {lanes}, one per lane")
-    groups = []
-    for (decay, rate), run in groupby(range(lanes), key=lambda i: (float(decays[i]), rates[i])):
-        rows = list(run)
-        part = theta[rows[0] : rows[-1] + 1]
-        part.grad = grad[rows[0] : rows[-1] + 1]
-        groups.append({"params": [part], "lr": rate, "weight_decay": decay})
-    if kind == "adam":
-        return torch.optim.Adam(groups, fused=True)
-    return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True)
+
+    def __init__(
+        self,
+        theta: Tensor,
+        grad: Tensor,
+        decays: Sequence[float],
+        lr: float | Sequence[float],
+        *,
+        kind: str = "adam",
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        mask: Tensor | None = None,
+        apart: bool = False,
+    ):
+        require(kind in OPTIMISERS, "optimiser", kind, f"one of {', '.join(OPTIMISERS)}")
+        lanes = theta.shape[0]
+        rates = [float(lr)] * lanes if isinstance(lr, int | float) else list(lr)
+        require(len(decays) == lanes, "decays", decays, f"{lanes} numbers, one per lane")
+        require(len(rates) == lanes, "lr", lr, f"one number or {lanes}, one per lane")
+        self.theta, self.grad, self.rates, self.coupled = theta, grad, rates, kind != "adamw"
+        self.own = None if mask is None else theta.new_tensor(decays).unsqueeze(1) * mask
+        self.first: list[int] = []  # lane of each group
+        groups = []
+        for (decay, rate, _), run in groupby(range(lanes), key=lambda i: (float(decays[i]), rates[i], i * apart)):
+            rows = list(run)
+            part = theta[rows[0] : rows[-1] + 1]
+            part.grad = grad[rows[0] : rows[-1] + 1]
+            groups.append({"params": [part], "lr": rate, "weight_decay": 0.0 if mask is not None else decay})
+            self.first.append(rows[0])
+        if kind == "sgd":
+            self.library: torch.optim.Optimizer = torch.optim.SGD(
+                groups, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True
+            )
+        else:
+            self.library = (torch.optim.Adam if kind == "adam" else torch.optim.AdamW)(groups, fused=True)
+
+    def set_rates(self, lr: Sequence[float]) -> None:
+        """Set the rate of each lane; lanes of one group have the same."""
+        for group, lane in zip(self.library.param_groups, self.first, strict=True):
+            group["lr"] = lr[lane]
+        self.rates = list(lr)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        if self.own is not None and self.coupled:
+            self.grad.addcmul_(self.own, self.theta)
+        elif self.own is not None:
+            self.theta.mul_(1 - self.own * self.theta.new_tensor(self.rates).unsqueeze(1))
+        self.library.step()
+
+    def state(self) -> list[dict[str, Tensor]]:
+        """Tensors by name of each group; empty before the first step."""
+        found = self.library.state_dict()["state"]
+        return [{k: v for k, v in found.get(i, {}).items() if v is not None} for i in range(len(self.first))]
+
+    def restore(self, state: list[dict[str, Tensor]]) -> None:
+        """Go on from what `state` gave."""
+        whole = self.library.state_dict()
+        self.library.load_state_dict({**whole, "state": {i: part for i, part in enumerate(state) if part}})
 
 
-def learning_rate(schedule: str, lr: float, epoch: int, epochs: int) -> float:
-    """Rate during `epoch` (from 0) of a phase of `epochs`: lr, or lr/2 (1 + cos(pi epoch/epochs)).
+def decay_mask(net: Network) -> Tensor:
+    """(P,) with 1 for the entries of `weight_layers`, 0 for biases, batch normalisations and padding."""
+    kept = net.theta.clone()
+    named = net.named()
+    net.theta.zero_()
+    for name in net.weight_layers:
+        named[name].fill_(1)
+    mask = net.theta[0].clone()
+    net.theta.copy_(kept)
+    return mask
 
-    The cosine is that of `CosineAnnealingLR(T_max=epochs)` stepped once per epoch (Loshchilov & Hutter 2017,
-    no restart).
+
+def learning_rate(
+    schedule: str, lr: float, epoch: int, epochs: int, milestones: Sequence[int] = (), factor: float = 0.1
+) -> float:
+    """Rate during `epoch` (from 0) of a span of `epochs`.
+
+    - "constant": lr
+    - "cosine": lr/2 (1 + cos(pi epoch/epochs)), as `CosineAnnealingLR(T_max=epochs)` stepped once per epoch (Loshchilov &
+      Hutter 2017, no restart); the span is a phase, and for "cosine_run" the whole run
+    - "multistep": lr times `factor` for each milestone reached, as `MultiStepLR`
     """
     require(schedule in SCHEDULES, "schedule", schedule, f"one of {', '.join(SCHEDULES)}")
+    if schedule == "multistep":
+        return lr * factor ** sum(epoch >= m for m in milestones)
     return lr if schedule == "constant" else lr / 2 * (1 + math.cos(math.pi * epoch / epochs))
 
 

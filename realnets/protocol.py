@@ -5,92 +5,76 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ncflow.errors import require
+from realnets.architectures import ARCHITECTURES
 from realnets.data import SCALINGS, SOURCES
-from realnets.mlp import ACTIVATIONS
-from realnets.optimise import OPTIMISERS, SCHEDULES
+from realnets.mlp import ACTIVATIONS, LOSSES
+from realnets.optimise import OPTIMISERS, SCHEDULES, learning_rate
+from realnets.presets import DIGITS, MNIST, PRESETS, RESNET
 
-ARCHITECTURES = ("mlp",)
 NC1 = ("nc1_trace_ratio", "nc1_pinv_over_k", "nc1_pinv", "cdnv")
-PHASES = MappingProxyType({1: "cross_entropy", 2: "mse"})
+STOPS = ("end", "t_nc")
 
-_DIGITS = {
-    "dataset": "digits",
-    "depth": 5,
-    "width": 64,
-    "batch_size": 16,
-    "lr": 3e-3,
-    "epochs_ce": 20,
-    "epochs_mse": 150,
-    "seeds": (0, 1, 2),
-    "decays": (1e-5, 1e-4, 3e-4, 1e-3),
-    "measure_every": 2,
-}
-_MNIST = {
-    "dataset": "mnist",
-    "depth": 5,
-    "width": 128,
-    "batch_size": 64,
-    "lr": 1e-3,
-    "epochs_ce": 10,
-    "epochs_mse": 170,
-    "seeds": (0, 1, 2),
-    "decays": (5e-5, 1e-4, 2e-4, 5e-4),
-    "measure_every": 2,
-}
-_PAPER = {**_MNIST, "width": 512, "epochs_ce": 200, "decays": (1e-4,), "measure_every": 10}
-
-#: Named settings: two that show the phenomenon in minutes on one core, and the authors' own, by experiment.
-PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
-    {
-        "digits": _DIGITS,
-        "mnist-10k": {**_MNIST, "subset": 10_000},
-        "paper-mlp-baseline": {**_PAPER, "batch_size": 256, "epochs_mse": 300},
-        "paper-mlp-sweep": {**_PAPER, "batch_size": 256, "epochs_mse": 400},
-        "paper-mlp-decay": {**_PAPER, "batch_size": 256, "epochs_mse": 600},
-        "paper-mlp-width": {**_PAPER, "batch_size": 512, "epochs_mse": 500},
-        "paper-mlp-intervention": {**_PAPER, "batch_size": 512, "epochs_mse": 400},
-    }
-)
 _UNSET: Any = None  # resolved by data set in __post_init__
 if TYPE_CHECKING:  # what an instance holds
     Whole = int
     Wholes = tuple[int, ...]
-    Number = float
+    Rate = Any  # a float, or a tuple of several
     Numbers = tuple[float, ...]
 else:  # what the constructor, and so a command line made from it, takes
     Whole, Wholes = int | None, tuple[int, ...] | None
-    Number, Numbers = float | None, tuple[float, ...] | None
+    Rate = Numbers = tuple[float, ...] | None
+
+
+class Lane(NamedTuple):
+    """What distinguishes one network of a run; lanes that differ in `alpha` alone share phase 1."""
+
+    decay: float
+    lr: float
+    alpha: float
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoPhase:
-    """What is trained, on what, and how; lanes are decays x seeds, decay-major.
+    """What is trained, on what, and how; lanes are decays x learning rates x interventions x seeds, in this order.
 
     A field left out (None) takes the value of the "digits" preset when the data set is digits, else that of
     "mnist-10k"; the instance holds the resolved values. `subset` alone means what it says: None is the whole
     training set.
 
     Attributes:
-        dataset: digits, mnist, fashion_mnist or cifar10; `subset`, `scaling`, `data_seed` as in
+        dataset: digits, mnist, fashion_mnist or cifar10; `subset`, `scaling`, `data_seed`, `image_size` as in
             `realnets.data.load`.
-        architecture: "mlp"; `depth` hidden layers of `width` units (at least K = 10), `activation`, `biases`
-            or not.
+        channels: 3 to repeat a grey image for "resnet20", as the authors did; None as it is.
+        architecture: a name of `realnets.architectures.ARCHITECTURES`; `depth`, `width` (at least K), `activation`
+            and `biases` are for "mlp" (hidden layers, units) and what others make of them; `normalization` ("batch",
+            "none"), `skip` and `shortcut` ("A", "B") are for residual networks.
         seeds: of initialisation and mini-batch order, one lane each.
-        decays: lambda >= 0, coupled to the gradient, on all parameters, biases included.
+        decays: lambda >= 0, on all parameters, or with `decay_biases` False on the weights of the layers alone.
         batch_size: the last batch of an epoch may be smaller.
-        lr: learning rate at the start of each phase.
-        optimiser: "adam", or "sgd" with `momentum` and `nesterov`; a new one in each phase.
-        schedule: "cosine" over the length of each phase, stepped per epoch; or "constant".
-        epochs_ce, epochs_mse: lengths of phase 1 (mean cross-entropy) and phase 2 (squared error, mean over N
-            K).
+        lr: learning rate at the start of each phase; a number, or a sequence for a lane each.
+        optimiser: "adam" or "sgd" (decay coupled to the gradient), or "adamw"; a new one in each phase. `momentum` and
+            `nesterov` are for "sgd".
+        schedule: per epoch: "cosine" over the length of each phase, "cosine_run" over the run, "multistep" (times
+            `lr_factor` at the epochs `milestones_ce` of phase 1 and `milestones_mse` of phase 2) or "constant".
+        epochs_ce, epochs_mse: lengths of phase 1 (mean cross-entropy) and phase 2 (squared error, mean over N K);
+            phase 2 may have none.
+        second_loss: "mse", or "cross_entropy" to continue with that in phase 2.
+        alphas: factors on the last hidden layer at the start of phase 2, one lane each: the paper's intervention.
+        stop: "end", or "t_nc": a lane ends at the first measurement with NC1 below the threshold, as the authors did.
+        settle: add a third stage, which brings each lane to rest with a decaying step (see `realnets.settle`), of at most
+            `settle_epochs` (default four times those before).
         measure_every: epochs between measurements; the start and the end of each phase are always measured.
-        threshold, nc1: what counts as collapsed; recorded for the summary, training does not stop there.
+        layerwise: measure NC1 after every hidden layer, too.
+        threshold, nc1: what counts as collapsed.
+        diverged_after: a lane that does not collapse and has NC1 > 0.5 after this epoch counts as diverged; default phase 1
+            and a third of phase 2, which for the paper's 200 + 300 is its 300.
 
     Raises:
         BadInput: a field outside what is accepted; the message names it.
@@ -101,72 +85,151 @@ class TwoPhase:
     subset: int | None = None
     scaling: str = "standardised"
     data_seed: int = 0
+    image_size: int | None = None
+    channels: int | None = None
     depth: Whole = _UNSET
     width: Whole = _UNSET
     activation: str = "relu"
     biases: bool = True
+    normalization: str = "batch"
+    skip: bool = True
+    shortcut: str = "B"
     seeds: Wholes = _UNSET
     decays: Numbers = _UNSET
+    decay_biases: bool = True
     batch_size: Whole = _UNSET
-    lr: Number = _UNSET
+    lr: Rate = _UNSET
     optimiser: str = "adam"
     momentum: float = 0.9
     nesterov: bool = True
     schedule: str = "cosine"
+    milestones_ce: tuple[int, ...] = ()
+    milestones_mse: tuple[int, ...] = ()
+    lr_factor: float = 0.1
     epochs_ce: Whole = _UNSET
     epochs_mse: Whole = _UNSET
+    second_loss: str = "mse"
+    alphas: tuple[float, ...] = (1.0,)
+    stop: str = "end"
+    settle: bool = False
+    settle_epochs: Whole = _UNSET
     measure_every: Whole = _UNSET
+    layerwise: bool = False
     threshold: float = 0.01
     nc1: str = "nc1_trace_ratio"
+    diverged_after: Whole = _UNSET
 
     def __post_init__(self) -> None:
         self._one_of(
             dataset=tuple(SOURCES),
-            architecture=ARCHITECTURES,
+            architecture=tuple(ARCHITECTURES),
             scaling=SCALINGS,
             activation=tuple(ACTIVATIONS),
+            normalization=("batch", "none"),
+            shortcut=("A", "B"),
             optimiser=OPTIMISERS,
             schedule=SCHEDULES,
+            second_loss=tuple(LOSSES),
+            stop=STOPS,
             nc1=NC1,
         )
-        for name, value in (_DIGITS if self.dataset == "digits" else _MNIST).items():
+        usual: dict[str, Any] = dict(DIGITS if self.dataset == "digits" else MNIST)
+        if self.architecture == "resnet20":
+            usual |= {name: RESNET[name] for name in ("depth", "width")}
+        for name, value in usual.items():
             if getattr(self, name) is None:
-                self._settle(name, value)
+                self._set(name, value)
         classes = SOURCES[self.dataset].classes
-        for name in ("depth", "batch_size", "epochs_ce", "epochs_mse", "measure_every"):
-            self._settle(name, _whole(name, getattr(self, name), 1))
-        self._settle("width", _whole("width", self.width, classes, ", one unit per class"))
-        self._settle("data_seed", _whole("data_seed", self.data_seed, 0))
+        for name in ("depth", "batch_size", "epochs_ce", "measure_every"):
+            self._set(name, _whole(name, getattr(self, name), 1))
+        for name in ("epochs_mse", "data_seed"):
+            self._set(name, _whole(name, getattr(self, name), 0))
+        self._set("width", _whole("width", self.width, classes, ", one unit per class"))
         if self.subset is not None:
             least = ", two images per class; None for all"
-            self._settle("subset", _whole("subset", self.subset, 2 * classes, least))
-        for name in ("biases", "nesterov"):
+            self._set("subset", _whole("subset", self.subset, 2 * classes, least))
+        if self.image_size is not None:
+            self._set("image_size", _whole("image_size", self.image_size, 1))
+        self._channels()
+        for name in ("biases", "nesterov", "skip", "decay_biases", "settle", "layerwise"):
             require(isinstance(getattr(self, name), bool), name, getattr(self, name), "True or False")
-        self._settle("seeds", tuple(_whole("seeds", v, 0) for v in _sequence("seeds", self.seeds)))
-        self._settle("decays", tuple(_real("decays", v) for v in _sequence("decays", self.decays)))
-        self._settle("lr", _real("lr", self.lr, above=True))
-        self._settle("momentum", _real("momentum", self.momentum, below=1))
-        self._settle("threshold", _real("threshold", self.threshold, above=True, below=1))
+        self._set("seeds", tuple(_whole("seeds", v, 0) for v in _sequence("seeds", self.seeds)))
+        self._set("decays", tuple(_real("decays", v) for v in _sequence("decays", self.decays)))
+        rates = tuple(_real("lr", v, above=True) for v in _sequence("lr", self.lr))
+        self._set("lr", rates[0] if len(rates) == 1 else rates)
+        self._set("alphas", tuple(_real("alphas", v, above=True) for v in _sequence("alphas", self.alphas)))
+        for name in ("milestones_ce", "milestones_mse"):
+            whole = tuple(_whole(name, v, 1) for v in _sequence(name, getattr(self, name), least=0))
+            self._set(name, whole)
+        self._set("lr_factor", _real("lr_factor", self.lr_factor, above=True))
+        self._set("momentum", _real("momentum", self.momentum, below=1))
+        self._set("threshold", _real("threshold", self.threshold, above=True, below=1))
+        self._spans()
+
+    def _channels(self) -> None:
+        there, _, _ = SOURCES[self.dataset].shape
+        good = self.channels is None or (self.architecture == "resnet20" and self.channels in (there, 3))
+        accepted = "3, or None for as many as there are" if self.architecture == "resnet20" else "None: it is for resnet20"
+        require(good, "channels", self.channels, accepted)
+
+    def _spans(self) -> None:
+        """What the lengths of the phases decide."""
+        third = self.epochs_ce + self.epochs_mse // 3
+        for name, fallback, low in (("settle_epochs", 4 * self.epochs, 1), ("diverged_after", third, 0)):
+            value = getattr(self, name)
+            self._set(name, fallback if value is None else _whole(name, value, low))
+        if any(a != 1 for a in self.alphas):
+            require(self.epochs_mse > 0, "alphas", self.alphas, "1 where there is no phase 2, at whose start they act")
 
     @property
-    def lanes(self) -> tuple[tuple[float, int], ...]:
-        """(decay, seed) of each lane."""
-        return tuple((decay, seed) for decay in self.decays for seed in self.seeds)
+    def lrs(self) -> tuple[float, ...]:
+        """Every learning rate, also of a single one."""
+        return self.lr if isinstance(self.lr, tuple) else (self.lr,)
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """What distinguishes each lane: decay, learning rate, factor, seed; the seed counts fastest."""
+        return tuple(Lane(*each) for each in product(self.decays, self.lrs, self.alphas, self.seeds))
+
+    @property
+    def roots(self) -> tuple[Lane, ...]:
+        """The lanes of phase 1, which those of different `alphas` share."""
+        return tuple(Lane(*each) for each in product(self.decays, self.lrs, (1.0,), self.seeds))
+
+    @property
+    def branches(self) -> tuple[int, ...]:
+        """For each lane, the place in `roots` of the one that it branches from."""
+        place = {lane: i for i, lane in enumerate(self.roots)}
+        return tuple(place[lane._replace(alpha=1.0)] for lane in self.lanes)
 
     @property
     def phases(self) -> tuple[tuple[int, str, int], ...]:
         """(number, loss, epochs) of each phase."""
-        return tuple(zip(PHASES, PHASES.values(), (self.epochs_ce, self.epochs_mse), strict=True))
+        return ((1, "cross_entropy", self.epochs_ce), (2, self.second_loss, self.epochs_mse))
+
+    @property
+    def losses(self) -> dict[int, str]:
+        """Loss of each phase by its number; the settling stage, 3, has that of the last phase before it."""
+        return {1: "cross_entropy", 2: self.second_loss, 3: self.second_loss if self.epochs_mse else "cross_entropy"}
 
     @property
     def epochs(self) -> int:
+        """Of phase 1 and 2."""
         return self.epochs_ce + self.epochs_mse
+
+    def rates(self, phase: int, epoch: int) -> tuple[float, ...]:
+        """The learning rate of each of `lrs` during `epoch` (from 0) of `phase`, 1 or 2."""
+        length = self.epochs_ce if phase == 1 else self.epochs_mse
+        if self.schedule == "cosine_run":
+            epoch, length = epoch + (phase == 2) * self.epochs_ce, self.epochs
+        milestones = self.milestones_ce if phase == 1 else self.milestones_mse
+        return tuple(learning_rate(self.schedule, lr, epoch, length, milestones, self.lr_factor) for lr in self.lrs)
 
     def config(self) -> dict[str, Any]:
         """Every field, JSON-ready."""
         return asdict(self)
 
-    def _settle(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def _one_of(self, **accepted: tuple[str, ...]) -> None:
@@ -197,18 +260,16 @@ def _whole(name: str, value: Any, low: int, why: str = "") -> int:
 def _real(name: str, value: Any, *, above: bool = False, below: float = math.inf) -> float:
     """`value` in [0, below), or in (0, below) if `above`."""
     good = isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < below
-    bounds = ("greater than 0" if above else "not negative") + (
-        "" if below == math.inf else f", below {below}"
-    )
+    bounds = ("greater than 0" if above else "not negative") + ("" if below == math.inf else f", below {below}")
     require(bool(good and not (above and value == 0)), name, value, f"a finite number, {bounds}")
     return float(value)
 
 
-def _sequence(name: str, value: Any) -> tuple[Any, ...]:
+def _sequence(name: str, value: Any, least: int = 1) -> tuple[Any, ...]:
     if isinstance(value, int | float):
         return (value,)
     accepted = "one number or a sequence of numbers"
     require(isinstance(value, Iterable) and not isinstance(value, str), name, value, accepted)
     values = tuple(value)
-    require(len(values) > 0, name, value, accepted)
+    require(len(values) >= least, name, value, accepted)
     return values

@@ -1,10 +1,13 @@
-"""Training under the two-phase protocol: every lane at once, one record."""
+"""Training under the two-phase protocol: every lane at once, one record, resumable."""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +15,31 @@ import torch
 from ncflow.errors import BadInput, require
 from ncflow.provenance import provenance
 from ncflow.threads import few_threads
-from ncflow.trajectory import Status, Trajectory
+from ncflow.trajectory import Trajectory
+from realnets.checkpoint import DiskTrouble, Store, fingerprint, identify
 from realnets.data import DataSet, load
-from realnets.measure import accuracy, class_mean_gram, layer_norms, measure
-from realnets.mlp import LaneMLP
-from realnets.optimise import learning_rate, optimiser, order
+from realnets.interrupts import Interrupts, Stopped
 from realnets.protocol import TwoPhase
-from realnets.record import build
+from realnets.run import Run
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Watch(NamedTuple):
+    """Where a run stands after an epoch.
+
+    Attributes:
+        epoch, epochs: done, and in all (at most, with a settling stage).
+        phase: the one under way; `nc1` and `fn` (lanes,) as last measured, the NC1 that the protocol names.
+        eta: seconds left, at the pace of this call.
+    """
+
+    epoch: int
+    epochs: int
+    phase: int
+    nc1: np.ndarray
+    fn: np.ndarray
+    eta: float
 
 
 def train(
@@ -30,6 +49,11 @@ def train(
     root: str | Path | None = None,
     dtype: str = "float32",
     progress: Callable[[float], None] | None = None,
+    watch: Callable[[Watch], None] | None = None,
+    data: DataSet | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = 10,
+    note: Callable[[str], None] | None = None,
 ) -> Trajectory:
     """Train every lane of `protocol` and record it.
 
@@ -38,124 +62,127 @@ def train(
     lane that leaves the finite numbers is NaN from then on, keeps the parameters of its last good epoch in
     `final`, and leaves the others alone.
 
+    With `checkpoint`, a run that was killed at any moment goes on where it stood when it is called again, and ends with
+    the same bits (on the same machine and number of threads) as if nothing had happened; a finished run is not trained again.
+
     Args:
         protocol: what, on what, and how.
         device: "cpu" or "cuda"; data and parameters stay there.
         root: data root, as in `realnets.data.load`.
         dtype: "float32" or "float64" (for checks); measurements are accumulated in float64 either way.
         progress: called after each epoch with the fraction of the epochs done.
+        watch: called after each epoch with where the run stands.
+        data: in place of the data set that the protocol names; the subset and scaling are then those of `data`.
+        checkpoint: folder of this one run, made if it is missing; None keeps nothing.
+        every: epochs between checkpoints.
+        note: called with a line about each damaged file that was passed over, and where a run goes on; default prints it on
+            stderr.
 
     Returns:
         A record with dims (lane, time[, layer]); time counts epochs from the start of the run, 0 is the
-        initialisation. Per lane and time the losses, accuracies and metrics of `realnets.measure.VARIABLES`;
-        per layer `weight_norm`, `weight_norm_sq`, `bias_norm_sq`; per time `phase` (1 cross-entropy, 2
-        squared error; the end of phase 1 counts to phase 1) and `learning_rate` of the epoch that ended then;
-        per lane `status` and `class_mean_gram`. `final` holds "W_1" .., "b_1" .., "class_mean_gram".
+        initialisation. Per lane and time the losses, accuracies and metrics of `realnets.measure.VARIABLES` and
+        `learning_rate`, that of the epoch that ended then; per layer norms and effective ranks; per time `phase` (1, 2, or 3
+        for the settling stage; the end of a phase counts to it); per lane `status`, `outcome`, `t_nc` with phase, rate and
+        fn there, and `class_mean_gram`. `final` holds the parameters and running statistics by name, and "class_mean_gram".
 
     Raises:
-        BadInput: device or dtype not available; data missing or unfit; a batch larger than the data.
+        BadInput: device or dtype not available; data missing or unfit; a batch larger than the data; a checkpoint folder of
+            another run or version, or in use.
+        Stopped: Ctrl-C, SIGTERM or a full disk while training with `checkpoint`; the run can go on.
     """
     require(isinstance(protocol, TwoPhase), "protocol", type(protocol), "a realnets.TwoPhase")
     require(isinstance(dtype, str) and dtype in DTYPES, "dtype", dtype, f"one of {', '.join(DTYPES)}")
-    where = _device(device)
-    data = load(protocol.dataset, protocol.subset, root, scaling=protocol.scaling, seed=protocol.data_seed)
-    samples = len(data.y_train)
-    fits = f"at most {samples}, the number of training samples"
-    require(protocol.batch_size <= samples, "batch_size", protocol.batch_size, fits)
-    run = _Run(protocol, data, where, DTYPES[dtype])
-    with few_threads(run.net.work(protocol.batch_size)):
-        run.all(progress)
-        how = {"config": protocol.config(), "data": data.describe(), "device": where.type, "dtype": dtype}
-        return run.finish(provenance(**how))
+    good = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+    require(good, "every", every, "a whole number of epochs, at least 1")
+    where = find_device(device)
+    data = dataset(protocol, root) if data is None else data
+    run = Run(protocol, data, where, DTYPES[dtype])
+    about = {"config": protocol.config(), "data": data.describe(), "device": where.type, "dtype": dtype}
+    work = getattr(run.net, "work", None)
+    with few_threads(work(protocol.batch_size) if work else math.inf):
+        if checkpoint is None:
+            run.all(_after(run, progress, watch))
+            return run.finish(provenance(**about, seconds=run.seconds))
+        tell = note or (lambda line: print(line, file=sys.stderr))
+        with Store(checkpoint, run_id(protocol, data, device=where.type, dtype=dtype), protocol.config(), tell) as store:
+            return _resumable(run, store, about, every, tell, progress, watch)
 
 
-class _Run:
-    """State of one call of `train`."""
-
-    def __init__(self, protocol: TwoPhase, data: DataSet, device: torch.device, dtype: torch.dtype):
-        self.protocol, self.data = protocol, data
-        self.decays, self.seeds = zip(*protocol.lanes, strict=True)
-        self.x = torch.as_tensor(data.x_train).to(device, dtype)
-        self.y = torch.as_tensor(data.y_train).to(device)
-        self.targets = torch.eye(data.classes, dtype=dtype, device=device)[self.y]
-        self.test = None
-        if data.x_test is not None:
-            x, y = torch.as_tensor(data.x_test), torch.as_tensor(data.y_test)
-            self.test = x.to(device, dtype), y.to(device)
-        sizes = (self.x.shape[1], *(protocol.width,) * protocol.depth, data.classes)
-        how = {"activation": protocol.activation, "biases": protocol.biases}
-        self.net = LaneMLP(sizes, self.seeds, **how, dtype=dtype, device=device)
-        self.alive = torch.ones(self.net.lanes, dtype=torch.bool, device=device)
-        self.good = self.net.theta.clone()
-        self.times: list[tuple[int, int, float]] = []
-        self.measured: list[dict[str, np.ndarray]] = []
-
-    def all(self, progress: Callable[[float], None] | None) -> None:
-        p, done = self.protocol, 0
-        self.record(0, 1, learning_rate(p.schedule, p.lr, 0, p.epochs_ce))
-        for phase, loss, epochs in p.phases:
-            step = self.optimiser()
-            for epoch in range(epochs):
-                if not self.alive.any():
-                    return
-                rate = learning_rate(p.schedule, p.lr, epoch, epochs)
-                self.epoch(step, phase, loss, epoch, rate)
-                done += 1
-                if done % p.measure_every == 0 or epoch == epochs - 1:
-                    self.record(done, phase, rate)
-                if progress is not None:
-                    progress(done / p.epochs)
-
-    def optimiser(self) -> torch.optim.Optimizer:
-        p, net = self.protocol, self.net
-        how = {"kind": p.optimiser, "momentum": p.momentum, "nesterov": p.nesterov}
-        return optimiser(net.theta, net.grad, self.decays, p.lr, **how)
-
-    @torch.no_grad()
-    def epoch(self, step: torch.optim.Optimizer, phase: int, loss: str, epoch: int, rate: float) -> None:
-        """One pass over the data in each lane's own order, then a look for lanes no longer finite."""
-        for group in step.param_groups:
-            group["lr"] = rate
-        net, lanes = self.net, self.net.lanes
-        visits = np.stack([order(seed, phase, epoch, len(self.y)) for seed in self.protocol.seeds])
-        visits = torch.as_tensor(visits).to(self.x.device).repeat(len(self.protocol.decays), 1)
-        for batch in visits.split(self.protocol.batch_size, dim=1):
-            rows = batch.flatten()
-            x = self.x.index_select(0, rows).view(lanes, -1, self.x.shape[1])
-            net.gradient(x, self.targets.index_select(0, rows).view(lanes, -1, self.data.classes), loss)
-            step.step()
-        self.alive &= net.theta.isfinite().all(1)
-        self.good = torch.where(self.alive[:, None], net.theta, self.good)
-
-    def record(self, time: int, phase: int, rate: float) -> None:
-        found = measure(self.net, self.x, self.y)
-        theta = self.net.theta.double()
-        decay = torch.tensor(self.decays, dtype=torch.float64, device=theta.device)
-        found["energy"] = found["cross_entropy" if phase == 1 else "mse"] + decay / 2 * theta.square().sum(1)
-        if self.test is not None:
-            found["test_accuracy"] = accuracy(self.net, *self.test)
-        self.alive &= found["energy"].isfinite()
-        found |= layer_norms(self.net)
-        hide = ~self.alive
-        self.times.append((time, phase, rate))
-        self.measured.append(
-            {
-                name: value.masked_fill(hide.view(-1, *(1,) * (value.ndim - 1)), torch.nan).cpu().numpy()
-                for name, value in found.items()
-            }
-        )
-
-    def finish(self, provenance: dict[str, Any]) -> Trajectory:
-        """The record, with every lane's last good parameters in `final`."""
-        self.net.theta.copy_(self.good)
-        gram = class_mean_gram(self.net, self.x, self.y).cpu().numpy()
-        status = np.where(self.alive.cpu().numpy(), Status.FINISHED, Status.NON_FINITE).astype(np.int64)
-        data = build(self.protocol, self.data, self.times, self.measured, status, gram, provenance)
-        weights = {name: view.cpu().numpy().copy() for name, view in self.net.named().items()}
-        return Trajectory(data, final={**weights, "class_mean_gram": gram})
+def dataset(protocol: TwoPhase, root: str | Path | None = None) -> DataSet:
+    """The data that `protocol` names."""
+    return load(protocol.dataset, protocol.subset, root, scaling=protocol.scaling, seed=protocol.data_seed,
+                size=protocol.image_size)  # fmt: skip
 
 
-def _device(device: str | torch.device) -> torch.device:
+def run_id(protocol: TwoPhase, data: DataSet, *, device: str = "cpu", dtype: str = "float32") -> str:
+    """SHA-256 of the resolved configuration and the data, with the kind of device and the precision."""
+    arrays = ((name, getattr(data, name)) for name in ("x_train", "y_train", "x_test", "y_test"))
+    held = fingerprint((name, a) for name, a in arrays if a is not None)
+    return identify(config=protocol.config(), data=held, device=device, dtype=dtype)
+
+
+def _resumable(run: Run, store: Store, about: dict[str, Any], every: int, note: Callable[[str], None],
+               progress: Callable[[float], None] | None, watch: Callable[[Watch], None] | None) -> Trajectory:  # fmt: skip
+    """Train with checkpoints in `store`, from the newest that is intact."""
+    if (done := store.finished()) is not None:
+        return done
+    resumed: list[int] = []
+    if (state := store.load()) is not None:
+        run.restore(state)
+        resumed = [*state["resumed"], run.done]
+        note(f"going on from epoch {run.done} of {run.epochs} in {store.folder}")
+    kept = run.done
+
+    def keep() -> None:
+        nonlocal kept
+        if kept != run.done:
+            at = run.measured[-1]
+            shown = {name: [v if math.isfinite(v) else None for v in at[name].tolist()] for name in (run.protocol.nc1, "fn")}
+            store.save(run.done, {**run.state(), "resumed": resumed}, epochs=run.epochs, phase=run.phase, last=shown)
+            kept = run.done
+
+    report = _after(run, progress, watch)
+    with Interrupts() as interrupts:
+
+        def after() -> None:
+            report()
+            if run.done % every == 0 or interrupts.asked:
+                keep()
+            if interrupts.asked:
+                raise Stopped(f"stopped at epoch {run.done} of {run.epochs}", 128 + interrupts.asked)
+
+        try:
+            run.all(after)
+            keep()
+            result = run.finish(provenance(**about, seconds=run.seconds, resumed=resumed))
+            store.finish(result)
+        except DiskTrouble as e:
+            what = f"the checkpoint of epoch {kept} is kept" if kept else "nothing was kept yet"
+            raise Stopped(f"stopped at epoch {run.done} of {run.epochs}: {e.strerror}; {what}", 1) from None
+    return result
+
+
+def _after(
+    run: Run, progress: Callable[[float], None] | None, watch: Callable[[Watch], None] | None
+) -> Callable[[], None]:
+    """What tells the caller where `run` stands."""
+    began: list[float] = []
+
+    def after() -> None:
+        if progress is not None:
+            progress(run.done / run.epochs)
+        if watch is not None:
+            if not began:
+                began.extend((perf_counter(), run.done))
+            pace = (perf_counter() - began[0]) / (run.done - began[1]) if run.done > began[1] else math.nan
+            last = run.measured[-1]
+            watch(Watch(run.done, run.epochs, run.phase, last[run.protocol.nc1], last["fn"], pace * (run.epochs - run.done)))
+
+    return after
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """`device` as torch's, checked to be there."""
     accepted = "cpu" + (", cuda" if torch.cuda.is_available() else "; this machine has no CUDA device")
     try:
         found = torch.device(device)

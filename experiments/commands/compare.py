@@ -30,7 +30,11 @@ For example,
     ncflow compare --decays 1e-4 3e-4 --seeds 0 1 --json
 """
 
-Options = options_of(TwoPhase, PROTOCOL_HELP, "Options", HELP)
+#: What can be compared: one perceptron, its decays and seeds.
+FIELDS = ("dataset", "subset", "scaling", "data_seed", "depth", "width", "activation", "biases", "seeds", "decays", "batch_size",
+          "lr", "optimiser", "momentum", "nesterov", "schedule", "epochs_ce", "epochs_mse", "measure_every", "threshold", "nc1")
+
+Options = options_of(TwoPhase, PROTOCOL_HELP, "Options", HELP, only=FIELDS)
 
 
 def run(options: Any) -> int:

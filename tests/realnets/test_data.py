@@ -5,7 +5,7 @@ import pytest
 import torchvision
 
 from ncflow.errors import BadInput
-from realnets.data import data_root, load
+from realnets.data import DataSet, data_root, load
 
 
 def images(samples=40, classes=4, shape=(28, 28), seed=0):
@@ -124,6 +124,7 @@ CASES = {
     ),
     "gap in the classes": ({"y_train": np.arange(40) % 4 * 2}, "without gaps"),
     "unseen test class": ({"y_test": np.full(9, 7)}, "a class in y_test that y_train lacks"),
+    "class of one": ({"y_train": np.arange(40) % 3 + 3 * (np.arange(40) == 0)}, "class 3 with 1 training image"),
     "pickled objects": ({"x_train": np.array([None] * 40)}, r"cannot be read \(ValueError\)"),
 }
 
@@ -132,7 +133,7 @@ CASES = {
 def test_files_that_do_not_hold_a_data_set_are_refused_by_name(tmp_path, changes, message):
     with pytest.raises(BadInput, match=message) as error:
         load("mnist", root=write(tmp_path, **changes))
-    assert str(tmp_path / "mnist.npz") in str(error.value) and "\n" not in str(error.value)
+    assert "mnist" in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])
@@ -191,6 +192,50 @@ def test_where_files_are_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
     assert data_root() == tmp_path / "ncflow"
+
+
+def test_sizes(tmp_path):
+    """Padding is black before scaling, pooling a mean."""
+    arrays, root = images(), write(tmp_path)
+    plain = load("mnist", root=root).x_train.reshape(-1, 28, 28)
+    padded = load("mnist", root=root, size=32)
+    assert padded.shape == (1, 32, 32) and padded.x_test is not None and padded.x_test.shape == (9, 1024)
+    whole = padded.x_train.reshape(-1, 32, 32)
+    np.testing.assert_array_equal(whole[:, 2:30, 2:30], plain)
+    edge = np.pad(arrays["x_train"], ((0, 0), (2, 2), (2, 2))) / 255
+    np.testing.assert_allclose(whole, (edge - 0.1307) / 0.3081, atol=1e-6)
+    small = load("mnist", root=root, size=14)
+    assert small.shape == (1, 14, 14)
+    expected = arrays["x_train"].reshape(-1, 14, 2, 14, 2).mean((2, 4)) / 255
+    np.testing.assert_allclose(small.x_train.reshape(-1, 14, 14), (expected - 0.1307) / 0.3081, atol=1e-6)
+    for size in (0, 13, 31, 2.0, -28):
+        with pytest.raises(BadInput, match=f"image_size = {size}: a divisor of 28, or 28 plus an even number"):
+            load("mnist", root=root, size=size)  # type: ignore[arg-type]
+
+
+GOOD = {"name": "mine", "x_train": np.zeros((6, 4), np.float32), "y_train": np.arange(6) % 2, "x_test": None, "y_test": None,
+        "classes": 2, "shape": (1, 2, 2), "mean": (0.0,), "std": (1.0,), "sha256": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"x_train": np.full((6, 4), np.nan, np.float32)}, "x_train = 'NaN or infinite in image 0'"),
+    ({"x_train": np.r_[np.zeros((5, 4)), [[0, 0, np.inf, 0]]]}, "x_train = 'NaN or infinite in image 5'"),
+    ({"x_train": np.zeros((6, 5))}, r"x_train = 'float64 \(6, 5\)': floats \(N, 4\), as the shape \(1, 2, 2\) says"),
+    ({"x_train": np.zeros((6, 4), int)}, "x_train = 'int64"),
+    ({"y_train": np.arange(6) % 3}, "y_train = 'label 2 of image 2': labels 0..1"),
+    ({"y_train": np.arange(6) - 1}, "y_train = 'label -1 of image 0'"),
+    ({"y_train": np.zeros(6)}, r"y_train = 'float64 \(6,\)'"),
+    ({"y_train": np.arange(5) % 2}, r"y_train = 'int64 \(5,\)'"),
+    ({"y_train": np.zeros(6, int), "classes": 1}, "classes = 1: two or more"),
+    ({"y_train": np.zeros(6, int)}, "'class 1 with 0 training images': at least two"),
+    ({"y_train": np.arange(6) // 5}, "'class 1 with 1 training image': at least two"),
+    ({"x_test": np.full((1, 4), np.nan), "y_test": np.zeros(1, int)}, "x_test = 'NaN"),
+])  # fmt: skip
+def test_data_of_ones_own_are_checked(changes, message):
+    DataSet(**GOOD)
+    with pytest.raises(BadInput, match=message) as error:
+        DataSet(**(GOOD | changes))
+    assert "\n" not in str(error.value)
 
 
 def test_unknown_names_are_refused():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ncflow.errors import BadInput
 from ncflow.threads import few_threads
 from realnets.mlp import LaneMLP
-from realnets.optimise import learning_rate, optimiser, order
+from realnets.optimise import Stepper, decay_mask, learning_rate, order
 
 SIZES = (6, 11, 10, 4)
 SEEDS, DECAYS, RATES = (0, 1, 0, 1, 2), (1e-2, 1e-2, 0.0, 1e-3, 1e-3), (3e-3, 3e-3, 3e-3, 1e-2, 1e-2)
@@ -39,25 +39,23 @@ def module(seed):
     return made
 
 
-@pytest.mark.parametrize("kind", ["adam", "sgd", "nesterov"])
-def test_lanes_follow_separate_models_under_torch_optim(kind):
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "nesterov"])
+def test_lanes_follow_separate_models_under_torch_optim(kind, masked):
+    """With a mask as well: biases are then a group of their own, without decay."""
     net = LaneMLP(SIZES, SEEDS, dtype=torch.float64)
-    more = (
-        {"kind": "adam"}
-        if kind == "adam"
-        else {"kind": "sgd", "momentum": 0.9, "nesterov": kind == "nesterov"}
-    )
-    ours = optimiser(net.theta, net.grad, DECAYS, RATES, **more)
+    sgd = {"momentum": 0.9, "nesterov": kind == "nesterov"} if kind in ("sgd", "nesterov") else {}
+    mask = decay_mask(net) if masked else None
+    ours = Stepper(net.theta, net.grad, DECAYS, RATES, kind="sgd" if sgd else kind, mask=mask, **sgd)
     models = [module(seed) for seed in SEEDS]
     theirs = []
     for made, decay, lr in zip(models, DECAYS, RATES, strict=True):
-        if kind == "adam":
-            theirs.append(torch.optim.Adam(made.parameters(), lr=lr, weight_decay=decay))
-        else:
-            nesterov = kind == "nesterov"
-            theirs.append(
-                torch.optim.SGD(made.parameters(), lr=lr, weight_decay=decay, momentum=0.9, nesterov=nesterov)
-            )
+        groups = [
+            {"params": [p for p in made.parameters() if p.ndim == 2], "weight_decay": decay},
+            {"params": [p for p in made.parameters() if p.ndim == 1], "weight_decay": 0.0 if masked else decay},
+        ]
+        library = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}.get(kind, torch.optim.SGD)
+        theirs.append(library(groups, lr=lr, **sgd))
     for x, one_hot in batches(SEEDS, 30):
         net.gradient(x, one_hot, "mse")
         ours.step()
@@ -77,7 +75,7 @@ def test_a_lane_has_the_same_bits_in_any_batch_of_lanes(kind, chosen):
     def run(lanes):
         seeds = [SEEDS[i] for i in lanes]
         net = LaneMLP(SIZES, seeds)
-        step = optimiser(net.theta, net.grad, [DECAYS[i] for i in lanes], 1e-2, kind=kind)
+        step = Stepper(net.theta, net.grad, [DECAYS[i] for i in lanes], 1e-2, kind=kind)
         for x, one_hot in batches(seeds, 50, torch.float32):
             net.gradient(x, one_hot, "cross_entropy")
             step.step()
@@ -92,11 +90,31 @@ def test_a_lane_of_nan_leaves_the_others_alone():
         sound, sick = (LaneMLP(SIZES, (0, 1, 2)) for _ in range(2))
         sick.weights[0][1, 0, 0] = torch.nan
         for net in (sound, sick):
-            step = optimiser(net.theta, net.grad, (1e-3,) * 3, 1e-2)
+            step = Stepper(net.theta, net.grad, (1e-3,) * 3, 1e-2)
             for x, one_hot in batches((0, 1, 2), 20, torch.float32):
                 net.gradient(x, one_hot, "mse")
                 step.step()
     assert torch.equal(sick.theta[[0, 2]], sound.theta[[0, 2]]) and sick.theta[1].isnan().any()
+
+
+def test_multistep_is_torchs():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    step = torch.optim.SGD([weight], lr=0.1)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(step, milestones=[3, 7], gamma=0.2)
+    for epoch in range(10):
+        found = learning_rate("multistep", 0.1, epoch, 10, (3, 7), 0.2)
+        assert found == pytest.approx(schedule.get_last_lr()[0], rel=1e-12)
+        step.step()
+        schedule.step()
+
+
+def test_the_mask_is_the_weights_of_the_layers():
+    net = LaneMLP(SIZES, (0, 1))
+    before = net.theta.clone()
+    mask = decay_mask(net)
+    assert torch.equal(net.theta, before) and mask.sum() == sum(W[0].numel() for W in net.weights)
+    assert not any((b[0] * 0 + mask[W_end:W_end + b.shape[1]]).any() for b, W_end in zip(
+        net.biases, [int(mask.sum()) + sum(c.shape[1] for c in net.biases[:i]) for i in range(3)], strict=True))  # fmt: skip
 
 
 def test_cosine_is_torchs():
@@ -131,11 +149,11 @@ def test_threads_are_restored():
 
 def test_refusals_name_the_argument():
     theta = torch.zeros(2, 64)
-    with pytest.raises(BadInput, match="optimiser = 'adamw'"):
-        optimiser(theta, theta, (0, 0), 0.1, kind="adamw")
+    with pytest.raises(BadInput, match="optimiser = 'rmsprop'"):
+        Stepper(theta, theta, (0, 0), 0.1, kind="rmsprop")
     with pytest.raises(BadInput, match="decays"):
-        optimiser(theta, theta, (0,), 0.1)
+        Stepper(theta, theta, (0,), 0.1)
     with pytest.raises(BadInput, match="lr"):
-        optimiser(theta, theta, (0, 0), (0.1,))
+        Stepper(theta, theta, (0, 0), (0.1,))
     with pytest.raises(BadInput, match="schedule = 'step'"):
         learning_rate("step", 0.1, 0, 1)
