@@ -8,13 +8,19 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from experiments.options import UsageError, parse
-from ncflow.errors import BadInput
+from ncflow.errors import BadInput, RunFailed
 
 DESCRIPTION = "Where does the mean feature norm go, how fast, and when does it not? Theory, simulation and real networks."
 
 #: command -> (module with `Options` and `run`, what it does). The module is imported when the command is called.
 COMMANDS = {
     "compare": ("experiments.commands.compare", "theory, simulation and a real network side by side"),
+    "theory": ("experiments.commands.theory", "closed forms for a model: fixed point, rates, boundaries, sweeps"),
+    "theory phase": ("experiments.commands.theory_phase", "phase diagram: collapse time over decay and depth"),
+    "train": ("experiments.commands.train", "train real networks under the two-phase protocol; resumable"),
+    "explore": ("experiments.commands.explore", "a page with sliders: fixed point, trajectory, phase diagram"),
+    "bench engine": ("experiments.commands.bench_engine", "speed of the engine against solvers, a training loop, bare products"),
+    "bench train": ("experiments.commands.bench_train", "speed of training against the usual script and the machine's limits"),
 }
 
 
@@ -31,6 +37,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except BadInput as e:
         print(f"ncflow: {e}", file=sys.stderr)
         return 2
+    except RunFailed as e:
+        print(f"ncflow: {e}", file=sys.stderr)
+        return 1
     except SystemExit as e:
         return int(e.code or 0)
     except BrokenPipeError:  # the reader of our output went away
