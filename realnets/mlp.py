@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ncflow.errors import require
+from realnets.products import affine, product
 
 if TYPE_CHECKING:
     from realnets.protocol import TwoPhase
@@ -109,7 +110,6 @@ class LaneMLP:
         self.grad = torch.zeros_like(self.theta)
         self.weights, self.biases = self._views(self.theta, biases)
         self._draw(seeds)
-        self._transposed = [W.mT for W in self.weights]
         self._rows = [b.unsqueeze(1) for b in self.biases] or [None] * len(self.shapes)
         self._weight_grads, bias_grads = self._views(self.grad, biases)
         self._bias_grads = bias_grads or [None] * len(self.shapes)
@@ -180,16 +180,16 @@ class LaneMLP:
         `statistics` is for networks that have some.
         """
         a = x if x.ndim == 3 else x.expand(self.lanes, *x.shape)
-        for Wt, b in zip(self._transposed[:-1], self._rows, strict=False):
-            a = self.phi.forward(_affine(a, Wt, b))
-        return _affine(a, self._transposed[-1], self._rows[-1]), a
+        for W, b in zip(self.weights[:-1], self._rows, strict=False):
+            a = self.phi.forward(affine(a, W, b))
+        return affine(a, self.weights[-1], self._rows[-1]), a
 
     def hidden(self, x: Tensor) -> list[Tensor]:
         """A_1 .. A_{M-1}, each (L, B, p_l), of inputs as in `forward`."""
         a = x if x.ndim == 3 else x.expand(self.lanes, *x.shape)
         found = []
-        for Wt, b in zip(self._transposed[:-1], self._rows, strict=False):
-            a = self.phi.forward(_affine(a, Wt, b))
+        for W, b in zip(self.weights[:-1], self._rows, strict=False):
+            a = self.phi.forward(affine(a, W, b))
             found.append(a)
         return found
 
@@ -203,18 +203,18 @@ class LaneMLP:
         """
         phi, a = self.phi, x
         inputs, kept = [a], []
-        for Wt, b in zip(self._transposed[:-1], self._rows, strict=False):
-            z = _affine(a, Wt, b)
+        for W, b in zip(self.weights[:-1], self._rows, strict=False):
+            z = affine(a, W, b)
             a = phi.forward(z)
             inputs.append(a)
             kept.append(a if phi.in_place else z)
-        delta = LOSSES[loss](_affine(a, self._transposed[-1], self._rows[-1]), targets)
+        delta = LOSSES[loss](affine(a, self.weights[-1], self._rows[-1]), targets)
         for i in range(self.layers - 1, -1, -1):
-            torch.bmm(delta.mT, inputs[i], out=self._weight_grads[i])
+            product(delta.mT, inputs[i], self._weight_grads[i])
             if (b := self._bias_grads[i]) is not None:
                 torch.sum(delta, 1, out=b)
             if i:
-                delta = phi.backward(torch.bmm(delta, self.weights[i]), kept[i - 1])
+                delta = phi.backward(product(delta, self.weights[i]), kept[i - 1])
         return self.grad
 
     def _views(self, flat: Tensor, biases: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -230,10 +230,6 @@ class LaneMLP:
                 drawn = torch.empty(W.shape[1:])
                 torch.nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)
                 W[lane] = drawn
-
-
-def _affine(a: Tensor, Wt: Tensor, b: Tensor | None) -> Tensor:
-    return torch.bmm(a, Wt) if b is None else torch.baddbmm(b, a, Wt)
 
 
 def build(

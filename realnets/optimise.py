@@ -32,6 +32,9 @@ class Stepper:
         mask: (P,) of 0 and 1, the parameters that decay; None for all. The library decays whole groups, so with a mask
             the decay is added here.
         apart: a group for each lane, so that each can have a rate of its own.
+
+    Attributes:
+        recordable: `step` reads nothing from the host, so that a CUDA graph of it stays right when rates change.
     """
 
     def __init__(
@@ -54,25 +57,31 @@ class Stepper:
         require(len(rates) == lanes, "lr", lr, f"one number or {lanes}, one per lane")
         self.theta, self.grad, self.rates, self.coupled = theta, grad, rates, kind != "adamw"
         self.own = None if mask is None else theta.new_tensor(decays).unsqueeze(1) * mask
+        self.recordable = mask is None or self.coupled
         self.first: list[int] = []  # lane of each group
         groups = []
         for (decay, rate, _), run in groupby(range(lanes), key=lambda i: (float(decays[i]), rates[i], i * apart)):
             rows = list(run)
             part = theta[rows[0] : rows[-1] + 1]
             part.grad = grad[rows[0] : rows[-1] + 1]
-            groups.append({"params": [part], "lr": rate, "weight_decay": 0.0 if mask is not None else decay})
+            shown = torch.tensor(rate, device=theta.device) if theta.is_cuda else rate  # a recorded step reads it anew
+            groups.append({"params": [part], "lr": shown, "weight_decay": 0.0 if mask is not None else decay})
             self.first.append(rows[0])
         if kind == "sgd":
             self.library: torch.optim.Optimizer = torch.optim.SGD(
                 groups, momentum=momentum, nesterov=nesterov and momentum > 0, fused=True
             )
         else:
-            self.library = (torch.optim.Adam if kind == "adam" else torch.optim.AdamW)(groups, fused=True)
+            make = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
+            self.library = make(groups, fused=True, capturable=theta.is_cuda)
 
     def set_rates(self, lr: Sequence[float]) -> None:
         """Set the rate of each lane; lanes of one group have the same."""
         for group, lane in zip(self.library.param_groups, self.first, strict=True):
-            group["lr"] = lr[lane]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr[lane])
+            else:
+                group["lr"] = lr[lane]
         self.rates = list(lr)
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from ncflow.errors import require
 from ncflow.trajectory import Status, Trajectory
 from realnets.architectures import ARCHITECTURES
 from realnets.data import DataSet
+from realnets.graphs import Replay
 from realnets.measure import accuracy, class_mean_gram, layers, measure, nc1_hidden
 from realnets.network import Network
 from realnets.optimise import Stepper, decay_mask, order
@@ -62,6 +63,7 @@ class Run:
         self.good_buffers = {name: value.clone() for name, value in self.net.buffers().items()}
         self.done = self.phase = 0
         self.stepper: Stepper | None = None
+        self._replay: Replay | None = None
         self.settling: Settling | None = None
         self.times: list[tuple[int, int]] = []
         self.rates: list[np.ndarray] = []
@@ -135,24 +137,41 @@ class Run:
     def epoch(self, phase: int, loss: str, epoch: int, rates: Sequence[float]) -> None:
         """One pass over the data in each lane's own order, then a look for lanes no longer finite."""
         began = perf_counter()
-        net, lanes, stepper = self.net, self.net.lanes, self.stepper
+        net, stepper = self.net, self.stepper
         assert stepper is not None
         stepper.set_rates(rates)
+        step = self._step(loss)
         seeds = [lane.seed for lane in self.lanes]
         visits = {seed: order(seed, phase, epoch, len(self.y)) for seed in dict.fromkeys(seeds)}
         all_visits = torch.as_tensor(np.stack([visits[seed] for seed in seeds])).to(self.device)
         for batch in all_visits.split(self.protocol.batch_size, dim=1):
-            rows = batch.flatten()
-            x = self.x.index_select(0, rows).view(lanes, -1, self.x.shape[1])
-            net.gradient(x, self.targets.index_select(0, rows).view(lanes, -1, self.data.classes), loss)
-            stepper.step()
+            step(batch.flatten())
         self.alive &= net.theta.isfinite().all(1)
         active = self.active
         self.good = torch.where(active[:, None], net.theta, self.good)
         for name, value in net.buffers().items():
             shown = active.view(-1, *(1,) * (value.ndim - 1))
             self.good_buffers[name] = torch.where(shown, value, self.good_buffers[name])
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         self.seconds["training"] += perf_counter() - began
+
+    def _step(self, loss: str) -> Callable[[Tensor], None]:
+        """What takes the rows of a batch, lane after lane, and moves every lane one step; recorded on a GPU."""
+        if self._replay is not None:
+            return self._replay
+        net, lanes, stepper = self.net, self.net.lanes, self.stepper
+        assert stepper is not None
+
+        def step(rows: Tensor) -> None:
+            x = self.x.index_select(0, rows).view(lanes, -1, self.x.shape[1])
+            net.gradient(x, self.targets.index_select(0, rows).view(lanes, -1, self.data.classes), loss)
+            stepper.step()
+
+        if self.device.type != "cuda" or not stepper.recordable:
+            return step
+        self._replay = Replay(step)
+        return self._replay
 
     def record(self, phase: int, rates: Sequence[float], look: bool = False) -> None:
         """Measure every lane; one that has ended, or is not finite, is NaN. With `look`, also judge rest."""
@@ -277,6 +296,7 @@ class Run:
         how = {"kind": p.optimiser, "momentum": p.momentum, "nesterov": p.nesterov, "mask": self.mask}
         decays, rates = [lane.decay for lane in self.lanes], [lane.lr for lane in self.lanes]
         self.stepper = Stepper(self.net.theta, self.net.grad, decays, rates, apart=self.phase == SETTLE, **how)
+        self._replay = None
 
     def _stacked(self) -> dict[str, np.ndarray]:
         """Measurements by name, (lanes, times[, layers])."""
