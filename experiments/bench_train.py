@@ -174,7 +174,9 @@ def _pieces(run: Run, bare: Products, steps: int, device: str) -> dict[str, floa
 def lanes(sizes: Sizes, count: int, data: DataSet, device: str, targets: list[Target], progress: Tell) -> dict[str, Any]:
     """Seconds per epoch of `count` small networks, in one batch and one after another, without metrics.
 
-    Both are timed with the number of threads that `realnets.train` would take and with all; what counts is the better of each.
+    All are timed with the number of threads that `realnets.train` would take and with all; what counts is the better of each.
+    One after another is ours with a lane at a time; the plain loop is what it would be written as otherwise, autograd and
+    `torch.optim.Adam` as it comes, on images that are already in memory.
     """
     protocol = TwoPhase(dataset="mnist", subset=sizes.lane_samples, width=sizes.lane_width, depth=5, batch_size=sizes.lane_batch,
                         lr=1e-3, decays=(1e-4,), seeds=tuple(range(count)), epochs_ce=1, epochs_mse=1)  # fmt: skip
@@ -182,20 +184,32 @@ def lanes(sizes: Sizes, count: int, data: DataSet, device: str, targets: list[Ta
     single = [_begun(replace(protocol, seeds=(seed,)), data, device) for seed in range(count)]
     shapes, steps = _shapes(single[0]), -(-len(data.y_train) // sizes.lane_batch)
     one, many = (Products(shapes, sizes.lane_batch, device, n) for n in (1, count))
+    x, y = together[0].x, together[0].y
+    models = [usual.mlp(sizes.lane_width).to(device) for _ in range(count)]
+    optimisers = [torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4) for model in models]
+
+    def plain(threads: float) -> None:
+        with few_threads(threads):
+            for model, optimiser in zip(models, optimisers, strict=True):
+                visits = torch.randperm(len(y), device=device).split(sizes.lane_batch)
+                usual.train_epoch(model, ((x[rows], y[rows]) for rows in visits), optimiser, "mse", device)
+
     threads = {"batched": _epoch(together[0]), "one by one": _epoch(single[0])}
     name = f"{count} lanes of MLP-5/{sizes.lane_width}"
     times = alternate({
         "batched": partial(_all, together), "batched, all threads": partial(_all, together, few=False),
         "one by one": partial(_all, single), "one by one, all threads": partial(_all, single, few=False),
+        "plain loop": partial(plain, 0.0), "plain loop, all threads": partial(plain, float("inf")),
         "bare products, batched": lambda: _per(many.step, steps, device) * steps,
         "bare products, one by one": lambda: _per(one.step, steps, device) * steps * count,
     }, sizes.rounds, device=device, progress=partial(progress, name))  # fmt: skip
     best = {who: min((each for key, each in times.items() if key.startswith(who)), key=lambda t: t.median)
-            for who in ("batched", "one by one", "bare products")}  # fmt: skip
+            for who in ("batched", "one by one", "plain loop", "bare products")}  # fmt: skip
     gain = best["one by one"].over(best["batched"])
     targets.append(Target(f"{name}: times as fast as one by one", gain.median, least=LANES.get(count, 1.0)))
     return {"lanes": count, "width": sizes.lane_width, "samples": len(data.y_train), "batch": sizes.lane_batch,
             "threads": threads, "seconds": {who: value.json() for who, value in times.items()}, "ratio": gain.json(),
+            "against_plain": best["plain loop"].over(best["batched"]).json(),
             "at_most": best["one by one"].over(best["bare products"]).json()}  # fmt: skip
 
 

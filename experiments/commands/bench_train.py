@@ -83,18 +83,8 @@ def show(report: dict[str, Any], console: Console) -> None:
         console.print("--quick: tiny sizes, the numbers mean nothing")
     for entry in report.get("mlp", []):
         _mlp(entry, console)
-    if "lanes" in report:
-        table = _table("Seconds per epoch of many small networks (median)", "lanes", "batched", "one by one", "products alone",
-                       "ratio", "at most")  # fmt: skip
-        for entry in report["lanes"]:
-            s = entry["seconds"]
-            bare = min(value["median"] for who, value in s.items() if who.startswith("bare products"))
-            table.add_row(str(entry["lanes"]), _threads(s, "batched"), _threads(s, "one by one"), f"{bare:.3g}",
-                          f"{entry['ratio']['median']:.2f}", f"{entry['at_most']['median']:.2f}")  # fmt: skip
-        console.print(table)
-        console.print("In brackets with all threads, else with as many as `ncflow train` takes: "
-                      f"{report['lanes'][-1]['threads']}. At most: the ratio if batched were products alone.",
-                      highlight=False)  # fmt: skip
+    for entry in report.get("lanes", []):
+        _lanes(entry, console)
     for entry in report.get("resnet", []):
         _resnet(entry, console)
     targets = _table("Targets", "what", "found", "wanted", "met")
@@ -126,6 +116,21 @@ def _mlp(entry: dict[str, Any], console: Console) -> None:
     console.print(where)
 
 
+def _lanes(entry: dict[str, Any], console: Console) -> None:
+    s = entry["seconds"]
+    title = f"{entry['lanes']} MLP-5/{entry['width']}, {entry['samples']} images, batch {entry['batch']}: seconds per epoch"
+    few = ", ".join(f"{who} {n}" for who, n in entry["threads"].items())
+    table = _table(title, "", "few threads", "all threads", "times batched")
+    for who, ratio in (("batched", None), ("one by one", entry["ratio"]), ("plain loop", entry["against_plain"])):
+        table.add_row(who, f"{s[who]['median']:.3g}", f"{s[f'{who}, all threads']['median']:.3g}",
+                      "" if ratio is None else f"{ratio['median']:.2f}")  # fmt: skip
+    bare = min(value["median"] for who, value in s.items() if who.startswith("bare products"))
+    table.add_row("products alone", "", f"{bare:.3g}", "")
+    console.print(table)
+    console.print(f"Few threads: what `ncflow train` takes ({few}; the plain loop 1). If batched were products alone, one by one "
+                  f"would take {entry['at_most']['median']:.2f} times as long.", highlight=False)  # fmt: skip
+
+
 def _resnet(entry: dict[str, Any], console: Console) -> None:
     rate, share = entry["images_per_second"], entry["convolutions_share"]
     title = f"ResNet-20, {entry['side']}x{entry['side']}, batch {entry['batch']}: training images per second"
@@ -143,10 +148,6 @@ def _table(title: str, *columns: str) -> Table:
     for i, name in enumerate(columns):
         table.add_column(name, justify="right" if i or not name else "left", no_wrap=bool(i))
     return table
-
-
-def _threads(seconds: dict[str, Any], who: str) -> str:
-    return f"{seconds[who]['median']:.3g} ({seconds[f'{who}, all threads']['median']:.3g})"
 
 
 def _both(times: dict[str, Any]) -> str:
