@@ -37,6 +37,13 @@ def _git() -> dict[str, Any]:
     return {"git_commit": commit, "git_dirty": None if commit is None else bool(git("status", "--porcelain"))}
 
 
+def _gpu() -> list[str]:
+    """Name of the GPU that torch would use, if there is one."""
+    import torch
+
+    return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+
+
 def _without_folders(word: str) -> str:
     """A word of the command line with the last part only of the path in it, if there is one."""
     option, equals, value = word.rpartition("=")
@@ -57,7 +64,7 @@ def provenance(**more: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": ", ".join([f"{platform.system()} {platform.machine()}", f"{os.cpu_count()} cores", *_gpu()]),
         "threads": torch.get_num_threads(),
         "command": " ".join(_without_folders(word) for word in sys.argv),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
