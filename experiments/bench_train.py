@@ -20,9 +20,9 @@ from experiments import usual_script as usual
 from experiments.bench_rivals import Products, Window, convolutions, idx_files
 from experiments.timing import Target, alternate, seconds
 from ncflow.threads import few_threads
-from realnets import TwoPhase, products, train
+from realnets import ACTIVATIONS, TwoPhase, products, train
 from realnets.data import DataSet, load
-from realnets.mlp import ACTIVATIONS, LOSSES
+from realnets.mlp import LOSSES
 from realnets.optimise import Stepper, order
 from realnets.resnet import ResNet
 from realnets.run import Run

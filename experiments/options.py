@@ -25,6 +25,7 @@ PROTOCOL_HELP = {
     "depth": "hidden layers; of residual_mlp, how often the stream is written to",
     "width": "units of each hidden layer, at least the number of classes; of resnet20, channels of the first stage",
     "activation": "of the hidden layers: relu, gelu, tanh, ...",
+    "activation_scale": "a of a phi(x/a), the knob from ReLU to linear; nothing to homogeneous phi",
     "biases": "whether layers have biases",
     "normalization": "batch or none (residual networks)",
     "skip": "whether residual networks have their shortcuts",

@@ -5,10 +5,11 @@
 `checkpoint=` a run survives being killed.
 """
 
+from realnets.activations import ACTIVATIONS
 from realnets.architectures import ARCHITECTURES
 from realnets.data import DataSet, load
 from realnets.interrupts import Stopped
-from realnets.mlp import ACTIVATIONS, LaneMLP
+from realnets.mlp import LaneMLP
 from realnets.network import Network
 from realnets.outcome import Outcome
 from realnets.presets import PRESETS

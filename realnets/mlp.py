@@ -11,8 +11,7 @@ depth + 1 layers is the head and has no activation; the features are A_{M-1}, wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -21,45 +20,14 @@ import torch
 from torch import Tensor
 
 from ncflow.errors import require
+from realnets.activations import ACTIVATIONS, scaled
 from realnets.products import affine, product
 
 if TYPE_CHECKING:
     from realnets.protocol import TwoPhase
 
-_aten = torch.ops.aten
 _ROW = 64  # rows are multiples of this, so that vector kernels treat a lane alike wherever it stands
 
-
-@dataclass(frozen=True)
-class Activation:
-    """phi and its pullback.
-
-    Attributes:
-        forward: z -> phi(z); overwrites z when `in_place`.
-        backward: (g, v) -> g phi'(z), where v is phi(z) if `in_place`, else z.
-        in_place: the derivative is known from phi(z) alone, so z need not be kept.
-    """
-
-    forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor], Tensor]
-    in_place: bool = True
-
-
-#: Activations by name, with PyTorch's default parameters (leaky slope 0.01, ELU scale 1, exact GELU).
-ACTIVATIONS = MappingProxyType(
-    {
-        "linear": Activation(lambda z: z, lambda g, a: g),
-        "relu": Activation(torch.relu_, lambda g, a: _aten.threshold_backward(g, a, 0)),
-        "leaky_relu": Activation(
-            lambda z: torch.nn.functional.leaky_relu_(z, 0.01),
-            lambda g, a: _aten.leaky_relu_backward(g, a, 0.01, True),
-        ),
-        "elu": Activation(torch.nn.functional.elu_, lambda g, a: _aten.elu_backward(g, 1, 1, 1, True, a)),
-        "tanh": Activation(torch.tanh_, _aten.tanh_backward),
-        "gelu": Activation(torch.nn.functional.gelu, _aten.gelu_backward, in_place=False),
-        "silu": Activation(torch.nn.functional.silu, _aten.silu_backward, in_place=False),
-    }
-)
 
 #: d(mean loss)/d(logits) for logits (L, B, K) and one-hot targets Y of the same shape; overwrites the logits.
 LOSSES = MappingProxyType(
@@ -78,7 +46,7 @@ class LaneMLP:
         seeds: one per lane; weights are Kaiming normal (fan in, gain sqrt(2), head included; He et al. 2015),
             biases zero. A lane's draw depends on its seed and the shape only: not on the other lanes, the
             dtype or the device.
-        activation: a name of `ACTIVATIONS`.
+        activation: a name of `realnets.activations.ACTIVATIONS`, as a phi(z/a) with a = `activation_scale`.
         biases: with b_l, or without.
         dtype, device: of parameters and arithmetic.
 
@@ -95,6 +63,7 @@ class LaneMLP:
         seeds: Sequence[int],
         *,
         activation: str = "relu",
+        activation_scale: float = 1.0,
         biases: bool = True,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
@@ -102,7 +71,8 @@ class LaneMLP:
         require(len(sizes) >= 2 and min(sizes) >= 1, "sizes", sizes, "(inputs, ..., classes), all positive")
         require(activation in ACTIVATIONS, "activation", activation, f"one of {', '.join(ACTIVATIONS)}")
         require(len(seeds) >= 1, "seeds", seeds, "one per lane, at least one")
-        self.phi = ACTIVATIONS[activation]
+        require(activation_scale > 0, "activation_scale", activation_scale, "greater than 0")
+        self.phi = scaled(activation, activation_scale)
         self.shapes = tuple(zip(sizes[1:], sizes[:-1], strict=True))
         self.parameters = sum(o * i + o * biases for o, i in self.shapes)
         row = -(-self.parameters // _ROW) * _ROW
@@ -153,15 +123,16 @@ class LaneMLP:
         return {}
 
     def balance(self) -> Tensor:
-        """(L, M - 1) float64: (|W_{l+1}|^2 - |W_l|^2 - |b_l|^2) over the mean |W_l|^2.
+        """(L, M - 1) float64: (t |W_{l+1}|^2 - |W_l|^2 - |b_l|^2) over the mean |W_l|^2.
 
-        Zero at any stationary point of a positively homogeneous network whose parameters are all decayed alike.
+        Zero at any stationary point of a network with activations of degree t whose parameters are all decayed alike; with
+        one that is not homogeneous (t = 1 is taken) nothing is said of zero.
         """
         squares = torch.stack([W.double().square().sum((-2, -1)) for W in self.weights], -1)
         below = squares[:, :-1]
         if self.biases:
             below = below + torch.stack([b.double().square().sum(-1) for b in self.biases[:-1]], -1)
-        return (squares[:, 1:] - below) / squares.mean(-1, keepdim=True)
+        return ((self.phi.degree or 1) * squares[:, 1:] - below) / squares.mean(-1, keepdim=True)
 
     def rescale(self, alpha: Tensor) -> None:
         """Multiply weight and bias of the last hidden layer of each lane by alpha (L,)."""
@@ -238,4 +209,5 @@ def build(
 ) -> LaneMLP:  # fmt: skip
     """The perceptron of `protocol` on images of `shape`, one lane per seed."""
     sizes = (prod(shape), *(protocol.width,) * protocol.depth, classes)
-    return LaneMLP(sizes, seeds, activation=protocol.activation, biases=protocol.biases, dtype=dtype, device=device)
+    return LaneMLP(sizes, seeds, activation=protocol.activation, activation_scale=protocol.activation_scale,
+                   biases=protocol.biases, dtype=dtype, device=device)  # fmt: skip

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ncflow.errors import require
+from realnets.activations import ACTIVATIONS
 from realnets.architectures import ARCHITECTURES
 from realnets.data import SCALINGS, SOURCES
-from realnets.mlp import ACTIVATIONS, LOSSES
+from realnets.mlp import LOSSES
 from realnets.optimise import OPTIMISERS, SCHEDULES, learning_rate
 from realnets.presets import DIGITS, MNIST, PRESETS, RESNET
 
@@ -52,9 +53,10 @@ class TwoPhase:
         dataset: digits, mnist, fashion_mnist or cifar10; `subset`, `scaling`, `data_seed`, `image_size` as in
             `realnets.data.load`.
         channels: 3 to repeat a grey image for "resnet20", as the authors did; None as it is.
-        architecture: a name of `realnets.architectures.ARCHITECTURES`; `depth`, `width` (at least K), `activation`
-            and `biases` are for "mlp" (hidden layers, units) and what others make of them; `normalization` ("batch",
-            "none"), `skip` and `shortcut` ("A", "B") are for residual networks.
+        architecture: a name of `realnets.architectures.ARCHITECTURES`; `depth` and `width` (at least K) are
+            hidden layers and units of "mlp" and what others make of them; `activation`, as a phi(z/a) with a =
+            `activation_scale`, and `biases` are for "mlp"; `normalization` ("batch", "none"), `skip` and `shortcut` ("A", "B")
+            are for residual networks.
         seeds: of initialisation and mini-batch order, one lane each.
         decays: lambda >= 0, on all parameters, or with `decay_biases` False on the weights of the layers alone.
         batch_size: the last batch of an epoch may be smaller.
@@ -90,6 +92,7 @@ class TwoPhase:
     depth: Whole = _UNSET
     width: Whole = _UNSET
     activation: str = "relu"
+    activation_scale: float = 1.0
     biases: bool = True
     normalization: str = "batch"
     skip: bool = True
@@ -151,6 +154,8 @@ class TwoPhase:
         if self.image_size is not None:
             self._set("image_size", _whole("image_size", self.image_size, 1))
         self._channels()
+        if self.architecture != "mlp":
+            require(self.activation == "relu", "activation", self.activation, f"relu for {self.architecture}")
         for name in ("biases", "nesterov", "skip", "decay_biases", "settle", "layerwise"):
             require(isinstance(getattr(self, name), bool), name, getattr(self, name), "True or False")
         self._set("seeds", tuple(_whole("seeds", v, 0) for v in _sequence("seeds", self.seeds)))
@@ -161,6 +166,7 @@ class TwoPhase:
         for name in ("milestones_ce", "milestones_mse"):
             whole = tuple(_whole(name, v, 1) for v in _sequence(name, getattr(self, name), least=0))
             self._set(name, whole)
+        self._set("activation_scale", _real("activation_scale", self.activation_scale, above=True))
         self._set("lr_factor", _real("lr_factor", self.lr_factor, above=True))
         self._set("momentum", _real("momentum", self.momentum, below=1))
         self._set("threshold", _real("threshold", self.threshold, above=True, below=1))

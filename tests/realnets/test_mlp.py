@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from ncflow.errors import BadInput
-from realnets.mlp import ACTIVATIONS, LaneMLP
+from realnets.activations import ACTIVATIONS, scaled
+from realnets.mlp import LaneMLP
 
 SIZES = (7, 12, 11, 5)
 PHI = {
@@ -18,6 +19,10 @@ PHI = {
     "tanh": torch.tanh,
     "gelu": F.gelu,
     "silu": F.silu,
+    "softplus": F.softplus,
+    "tanh_relu": lambda z: torch.tanh(F.relu(z)),
+    "relu^2": lambda z: F.relu(z) ** 2,
+    "relu^3": lambda z: F.relu(z) ** 3,
 }
 
 
@@ -33,6 +38,22 @@ def reference(net, lane, x, phi):
 
 def test_every_activation_is_tested():
     assert set(PHI) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("a", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_knob_and_its_pullback(name, a):
+    torch.manual_seed(1)
+    z = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    g = torch.randn_like(z)
+    expected = a * PHI[name](z / a)
+    (pull,) = torch.autograd.grad(expected, z, g)
+    phi = scaled(name, a)
+    value = phi.forward(z.detach().clone())
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(phi.backward(g, value if phi.in_place else z.detach()), pull, rtol=1e-12, atol=1e-12)
+    if phi.degree is not None:
+        torch.testing.assert_close(phi.forward(2 * z.detach()), 2**phi.degree * value, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

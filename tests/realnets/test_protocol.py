@@ -109,6 +109,8 @@ def test_it_is_frozen():
         ({"dataset": ["mnist"]}, r"dataset = \['mnist'\]: one of"),
         ({"architecture": "vit"}, "architecture = 'vit': one of mlp, residual_mlp, resnet20"),
         ({"activation": "swish"}, "activation = 'swish': one of linear, relu"),
+        ({"activation_scale": 0}, "activation_scale = 0: a finite number, greater than 0"),
+        ({"architecture": "resnet20", "activation": "gelu"}, "activation = 'gelu': relu for resnet20"),
         ({"optimiser": "lion"}, "optimiser = 'lion': one of adam, sgd, adamw"),
         ({"schedule": "step"}, "schedule = 'step': one of cosine, cosine_run, multistep, constant"),
         ({"scaling": "none"}, "scaling = 'none': one of standardised, unit"),
