@@ -19,6 +19,7 @@ COMMANDS = {
     "theory phase": ("experiments.commands.theory_phase", "phase diagram: collapse time over decay and depth"),
     "train": ("experiments.commands.train", "train real networks under the two-phase protocol; resumable"),
     "explore": ("experiments.commands.explore", "a page with sliders: fixed point, trajectory, phase diagram"),
+    "audit": ("experiments.commands.audit", "recompute the paper's own numbers, and those of its authors' logs"),
     "bench engine": ("experiments.commands.bench_engine", "speed of the engine against solvers, a training loop, bare products"),
     "bench train": ("experiments.commands.bench_train", "speed of training against the usual script and the machine's limits"),
 }
