@@ -72,7 +72,7 @@ def sweep_figure(found: Sweep, title: str) -> Figure:
     for ax in axes.flat:
         if found.scale == "log":
             ax.set_xscale("log")
-        _absent(ax, found)
+        _absent(ax, found, loss=ax is axes[1, 0])
         ax.margins(x=0.02 if few else 0.0)
         ax.grid(alpha=0.25, linewidth=0.5)
         ax.spines[["top", "right"]].set_visible(False)
@@ -84,12 +84,17 @@ def sweep_figure(found: Sweep, title: str) -> Figure:
     return figure
 
 
-def _absent(ax: Axes, found: Sweep) -> None:
-    """Hatch where the collapsed state does not exist, and mark the fold."""
+def _absent(ax: Axes, found: Sweep, *, loss: bool) -> None:
+    """Hatch where the collapsed state does not exist, mark the fold and where zero becomes cheaper."""
     x, alive = found.values, found.columns["exists"]
     edges = found.edges
     for at in edges:
         ax.axvline(at, color="black", linewidth=0.9)
+    for at in found.ties:
+        ax.axvline(at, color="0.35", linewidth=0.9, linestyle=(0, (5, 3)))
+        if loss:
+            ax.annotate("zero is cheaper", (at, 0.06), xycoords=("data", "axes fraction"), xytext=(-12, 0), color="0.35",
+                        textcoords="offset points", fontsize=8, rotation=90)
     ends = []
     for low, high, at in found.ends:
         middle = np.sqrt(low * high) if found.scale == "log" else (low + high) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ MODELS = ("ufm", "deep_linear")
 class Setting:
     """Fields of the command line that describe a model; None leaves a field to the model's own default."""
 
-    model: Annotated[str, option("ufm (free features) or deep_linear (features tied to isotropic data)")] = "ufm"
+    model: Annotated[str, option("ufm (free features) or deep_linear (features tied to data)")] = "ufm"
     classes: Annotated[int, option("K")] = 4
     samples_per_class: Annotated[tuple[int, ...], option("n, or one number per class", metavar="INT ...")] = (100,)
     width: Annotated[tuple[int, ...], option("of features and hidden layers: one number or one each", metavar="INT ...")] = (64,)
@@ -54,11 +55,17 @@ class Setting:
     amplitude: Annotated[float | None, number("r, norm of the class means of the data (deep_linear)", "1")] = None
     noise: Annotated[float | None, number(
         "v2 = K eps^2, noise of standard deviation eps per coordinate of the data (deep_linear)", "0")] = None
+    dataset: Annotated[str | None, option("real inputs for deep_linear: digits, mnist, fashion_mnist or cifar10",
+                                          metavar="NAME", help_behavior_hint="(default: isotropic)")] = None
+    subset: Annotated[int | None, option("this many images of the data set, the same number of each class", metavar="INT",
+                                         help_behavior_hint="(default: all)")] = None
+    data: Annotated[str | None, option("folder of the data sets", metavar="PATH",
+                                       help_behavior_hint="(default: NCFLOW_DATA, else the user's cache)")] = None
 
 
 #: Options of free features that mean nothing on data, and the other way round.
 FREE_ONLY = ("weight_decay", "feature_decay", "mobility", "nonnegative", "normalization", "streams", "classifier")
-DATA_ONLY = ("amplitude", "noise")
+DATA_ONLY = ("amplitude", "noise", "dataset", "subset", "data")
 #: What can be swept, with the lanes of one model or with a model for each value.
 LANES = ("decay", "weight_decay", "feature_decay", "bias_decay", "mobility")
 WHOLE = ("classes", "samples_per_class", "layers", "width", "streams")
@@ -86,6 +93,10 @@ def build(setting: Any, **values: Any) -> UFM | DeepLinear:
         activation=v["activation"])
     width = _one(v["width"])
     if not free:
+        if v["dataset"] is not None:
+            return DeepLinear(**_images(v, common), decay=_lanes(v["decay"]))
+        for name in ("subset", "data"):
+            require(v[name] is None, name, v[name], "used with --dataset only")
         inputs = Isotropic(1.0 if v["amplitude"] is None else v["amplitude"], v["noise"] or 0.0)
         return DeepLinear(**common, inputs=inputs, width=width, decay=_lanes(v["decay"]))
     every = v["decay"]
@@ -97,6 +108,66 @@ def build(setting: Any, **values: Any) -> UFM | DeepLinear:
         nonnegative=v["nonnegative"], normalization=v["normalization"], streams=v["streams"], classifier=v["classifier"],
         decay=Decay(weights=columns, features=_lanes(every if v["feature_decay"] is None else v["feature_decay"]),
                     bias=_lanes(every if v["bias_decay"] is None else v["bias_decay"]) if v["bias"] == "decayed" else 0.0))
+
+
+def _images(v: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    """`common` with the standardised images of a data set as inputs, classes contiguous."""
+    for name in ("amplitude", "noise"):
+        require(v[name] is None, name, v[name], "used without --dataset only: it describes isotropic data")
+    plain = {f.name: f.default for f in fields(Setting)}
+    for name in ("classes", "samples_per_class", "width"):
+        require(v[name] == plain[name], name, v[name], "left out with --dataset, which decides it")
+    x, y, classes = _load(v["dataset"], v["subset"], v["data"])
+    counts = np.bincount(y, minlength=classes)
+    return {**common, "classes": classes, "samples_per_class": [int(n) for n in counts], "width": classes, "inputs": x}
+
+
+@cache
+def _load(name: str, subset: int | None, root: str | None) -> tuple[np.ndarray, np.ndarray, int]:
+    from realnets.data import load
+
+    data = load(name, subset, root)
+    order = np.argsort(data.y_train, kind="stable")
+    return data.x_train[order].T.astype(np.float64), data.y_train[order], data.classes
+
+
+def describe(setting: Any, model: UFM | DeepLinear, *, without: str = "") -> str:
+    """The model in one line, without the field `without`."""
+    words = {"classes": f"K = {model.classes}", "samples_per_class": f"n = {_counts(model.samples_per_class)}",
+             "layers": f"M = {model.layers}", "loss": model.loss, "loss_scale": f"c = {model.loss_scale:g}",
+             "smoothing": f"smoothing {model.smoothing:g}", "focal_gamma": f"gamma {model.focal_gamma:g}",
+             "bias": f"bias {model.bias}", "decay": f"decay {setting.decay:g}"}
+    if model.loss != "mse":
+        words.pop("loss_scale")
+    for name, loss in (("smoothing", "label_smoothing"), ("focal_gamma", "focal")):
+        if model.loss != loss:
+            words.pop(name)
+    for name in ("weight_decay", "feature_decay", "bias_decay", "mobility"):
+        if (value := getattr(setting, name)) is not None:
+            words[name] = f"{name.replace('_', ' ')} {_counts(value)}"
+    for name, plain in (("activation", "linear"), ("normalization", "none"), ("classifier", "free")):
+        if (value := getattr(setting, name)) != plain:
+            words[name] = f"{name} {value}"
+    if setting.nonnegative:
+        words["nonnegative"] = "H >= 0"
+    if setting.normalization == "batch":
+        words["streams"] = f"L = {setting.streams}"
+    kind = "free features" if isinstance(model, UFM) else "linear network on data"
+    if isinstance(model, DeepLinear) and isinstance(model.inputs, Isotropic):
+        words |= {"amplitude": f"r = {model.inputs.amplitude:g}", "noise": f"v2 = {model.inputs.noise:g}"}
+    elif isinstance(model, DeepLinear):
+        kind = f"linear network on {setting.dataset}"
+        words["inputs"] = f"{model.samples} samples of {model.inputs.shape[0]} inputs"
+    return f"{kind}: " + ", ".join(text for key, text in words.items() if key != without)
+
+
+def _counts(value: Any) -> str:
+    values = list(value) if isinstance(value, Sequence) else [value]
+    if len(set(values)) == 1:
+        values = values[:1]
+    if len(values) > 6:
+        return f"{min(values):g} to {max(values):g}"
+    return ", ".join(f"{v:g}" for v in values)
 
 
 def _one(value: Any) -> Any:

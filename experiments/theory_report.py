@@ -14,8 +14,6 @@ from ncflow.errors import BadInput, require
 from theory import FixedPoint, cross_entropy
 from theory.point import NUMBERS
 
-#: Logarithm of the largest multiple of the decays at which a fold is looked for.
-FARTHEST = 60.0
 #: A report never spells out more distinct eigenvalues than this per block.
 EIGENVALUES = 12
 
@@ -28,7 +26,7 @@ class Start:
         threshold: NC1 below which features count as collapsed.
         signal: of an aligned start, as in `theory.time_to_collapse`; None for a drawn one.
         scatter: total within-class scatter at t = 0; None: that of the drawn start.
-        tolerance: of fn, for the lead time.
+        tolerance: of fn, for the lead time and for coming back after a rescaling.
     """
 
     threshold: float = 0.01
@@ -37,13 +35,24 @@ class Start:
     tolerance: float = 0.01
 
 
-def report(model: UFM | DeepLinear, start: Start | None = None, *, spectrum: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Rescaled:
+    """A layer that is multiplied by each of `alphas`, as in `theory.intervention_response`."""
+
+    alphas: tuple[float, ...]
+    layer: int | str = -2
+
+
+def report(model: UFM | DeepLinear, start: Start | None = None, *, spectrum: bool = False, rescaled: Rescaled | None = None,
+           tell: Callable[[float], None] = lambda share: None) -> dict[str, Any]:
     """Fixed point, rates, boundaries and times of a model of one lane.
 
-    Every entry holds numbers with "law", "status" and "assumptions", or only "not_known": the assumption that fails.
+    Every entry holds numbers with "law", "status", "assumptions" and "source", or only "not_known": the assumption that fails.
 
     Args:
         spectrum: whether the blocks of the Hessian are listed.
+        rescaled: what to say of a rescaled layer.
+        tell: called with the fraction that is done.
 
     Raises:
         BadInput: the fixed point is not known; several lanes.
@@ -51,24 +60,31 @@ def report(model: UFM | DeepLinear, start: Start | None = None, *, spectrum: boo
     require(model.lanes == 1, "model", f"{model.lanes} lanes", "one lane; see --sweep")
     start = start or Start()
     at = start.threshold
-    found: dict[str, Any] = {
-        "fixed_point": point(theory.fixed_point(model)),
-        "rates": known(lambda: _rates(model)),
-        "boundaries": {
-            "fold": known(lambda: _fold(model)),
-            "maxwell": known(lambda: _record(theory.maxwell(model))),
-            "floor": known(lambda: _record(theory.floor(model))),
-            "floor_boundary": known(lambda: _floor_boundary(model, at)),
-            "minority_threshold": known(lambda: {"samples": theory.minority_threshold(_free(model)), "law": "minority",
-                                                 "status": "exact"}),
-            "mean_mode_threshold": known(lambda: _mean_mode(model)),
-        },
-        "regime": known(lambda: _regime(theory.regime(model, at))),
-        "time_to_collapse": known(lambda: _time(model, start)),
-        "lead_time": known(lambda: _lead(model, start)),
+    asked: dict[str, Callable[[], dict[str, Any]]] = {
+        "fixed_point": lambda: point(theory.fixed_point(model)),
+        "rates": lambda: _rates(model),
+        "boundaries.fold": lambda: _record(theory.fold(model, first=True)),
+        "boundaries.maxwell": lambda: _record(theory.maxwell(model)),
+        "boundaries.floor": lambda: _record(theory.floor(model)),
+        "boundaries.floor_boundary": lambda: _floor_boundary(model, at),
+        "boundaries.minority_threshold": lambda: _record(theory.minority_threshold(_free(model))),
+        "boundaries.mean_mode_threshold": lambda: _mean_mode(model),
+        "regime": lambda: _regime(theory.regime(model, at)),
+        "time_to_collapse": lambda: _time(model, start),
+        "lead_time": lambda: _lead(model, start),
     }
     if spectrum:
-        found["spectrum"] = known(lambda: _spectrum(model))
+        asked["spectrum"] = lambda: _spectrum(model)
+    if rescaled is not None:
+        asked["rescaled"] = lambda: _rescaled(model, start, rescaled)
+    found: dict[str, Any] = {}
+    for i, (name, ask) in enumerate(asked.items()):
+        group, _, key = name.partition(".")
+        if key:
+            found.setdefault(group, {})[key] = known(ask)
+        else:
+            found[name] = ask() if name == "fixed_point" else known(ask)
+        tell((i + 1) / len(asked))
     return found
 
 
@@ -101,30 +117,19 @@ def _record(found: Any) -> dict[str, Any]:
 
 def _free(model: UFM | DeepLinear) -> UFM:
     if not isinstance(model, UFM):
-        raise BadInput("model", "deep_linear", '"ufm": it speaks of free features')
+        raise BadInput("model", "deep_linear", "only free features have it")
     return model
 
 
 def _floor_boundary(model: UFM | DeepLinear, threshold: float) -> dict[str, Any]:
     if isinstance(model, UFM):
-        raise BadInput("model", "ufm", '"deep_linear": free features have no floor')
+        raise BadInput("model", "ufm", "only features tied to data have a floor")
     return _record(theory.floor_boundary(model, threshold))
 
 
 def _mean_mode(model: UFM | DeepLinear) -> dict[str, Any]:
-    require(model.bias == "decayed", "bias", model.bias, '"decayed": it compares the decay of the bias')
-    return {"bias_decay": theory.mean_mode_threshold(_free(model)), "law": "mean_mode_threshold", "status": "exact"}
-
-
-def _fold(model: UFM | DeepLinear) -> dict[str, Any]:
-    try:
-        return _record(theory.fold(model))
-    except BadInput:
-        if not isinstance(model, UFM) or plain_model(model):
-            raise
-    factor = existence(model)
-    return {"factor": factor, "law": theory.fixed_point(model).law, "status": "numerical",
-            "assumptions": ["Multiple of the model's own decays up to which the collapsed point exists, by bisection."]}
+    require(model.bias == "decayed", "bias", model.bias, "only a decayed bias competes with the mean mode")
+    return _record(theory.mean_mode_threshold(_free(model)))
 
 
 def linear_model(model: UFM) -> bool:
@@ -144,46 +149,24 @@ def one_lane(model: UFM, i: int) -> UFM:
     return replace(model, decay=decay, mobility=float(model.mobilities[i]), activation_scale=float(model.activation_scales[i]))
 
 
-def existence(model: UFM) -> float:
-    """The largest multiple of all decays of a model of one lane at which its collapsed point exists, to 1e-12; inf or 0
-    beyond e^{+-FARTHEST}."""
-    def exists(log_factor: float) -> bool:
-        f = float(np.exp(log_factor))
-        decay = Decay(weights=(model.weight_decays * f).tolist(), features=float(model.feature_decays[0]) * f,
-                      bias=float(model.bias_decays[0]) * f)
-        return bool(theory.fixed_point(replace(model, decay=decay)).exists)
-
-    here, step = exists(0.0), np.log(10.0)
-    low = high = 0.0
-    while exists(high if here else low) == here:
-        if here:
-            low, high = high, high + step
-        else:
-            low, high = low - step, low
-        if abs(high if here else low) > FARTHEST:
-            return float("inf") if here else 0.0
-    while high - low > 1e-12:
-        middle = (low + high) / 2
-        low, high = (middle, high) if exists(middle) else (low, middle)
-    return float(np.exp(low))
-
-
 def _rates(model: UFM | DeepLinear) -> dict[str, Any]:
     try:
         rates = theory.rates(model)
     except BadInput as e:
         if not isinstance(model, UFM) or model.loss == "mse" or not linear_model(model):
             raise
-        rate = cross_entropy.within_class(model).nc1_rate
-        return {"nc1_first": {"value": rate, "law": "within_softmax", "status": "exact",
-                              "conditions": ["NC1 of H_1, t -> infinity, from the within-class eigenvalues."]},
+        found = cross_entropy.within_class(model)
+        return {"nc1_first": {"value": found.nc1_rate, "law": found.law, "status": "asymptotic",
+                              "assumptions": ["NC1 of H_1, t -> infinity, from the within-class eigenvalues, which are exact."],
+                              "source": found.source},
                 "others": {"not_known": str(e)}}
     out = {f.name: {**_record(getattr(rates, f.name))} for f in fields(rates)}
     found = theory.spectrum(model)
-    out["slowest"] = {"value": plain(found.slowest), "law": "symmetric", "status": found.status,
-                      "conditions": ["Smallest nonzero eigenvalue of the Hessian; mobility 1."]}
-    out["stiffest"] = {"value": plain(found.stiffest), "law": "symmetric", "status": found.status,
-                       "conditions": ["Largest eigenvalue; an explicit step longer than 2/stiffest is unstable."]}
+    words = {"law": "symmetric", "status": found.status, "source": found.source}
+    out["slowest"] = {"value": plain(found.slowest), **words,
+                      "assumptions": ["Smallest nonzero eigenvalue of the Hessian; mobility 1."]}
+    out["stiffest"] = {"value": plain(found.stiffest), **words,
+                       "assumptions": ["Largest eigenvalue; an explicit step longer than 2/stiffest is unstable."]}
     return out
 
 
@@ -202,6 +185,30 @@ def _lead(model: UFM | DeepLinear, start: Start) -> dict[str, Any]:
     return {**_record(found), "threshold": start.threshold, "tolerance": start.tolerance, "signal": signal}
 
 
+#: Multiples of 1/(2 lambda), the time in which a rescaling is forgotten, at which fn is reported.
+AFTER = (0.25, 1.0, 2.0, 4.0)
+
+
+def _rescaled(model: UFM | DeepLinear, start: Start, what: Rescaled) -> dict[str, Any]:
+    """fn after a layer was multiplied by alpha: at once, at `AFTER`, and when it is back within the tolerance."""
+    first = theory.intervention_response(model, what.alphas, [0.0], layer=what.layer)
+    grid = np.concatenate([np.array(AFTER), np.geomspace(1e-3, 40, 4000)]) / first.rate
+    found = theory.intervention_response(model, what.alphas, grid, layer=what.layer)
+    later = grid[len(AFTER):]
+    rows = []
+    for i, alpha in enumerate(what.alphas):
+        fn = np.asarray(found.feature_norm)[i]
+        outside = np.flatnonzero(~(np.abs(fn[len(AFTER):] / found.fn_inf - 1) <= start.tolerance))
+        here = abs(float(np.asarray(found.start)[i]) / found.fn_inf - 1) <= start.tolerance
+        after = later[outside[-1] + 1] if len(outside) and outside[-1] + 1 < len(later) else np.inf if len(outside) else 0.0
+        back = 0.0 if here and not len(outside) else max(float(after), found.settled)
+        rows.append({"alpha": float(alpha), "start": float(np.asarray(found.start)[i]), "feature_norm": fn[:len(AFTER)].tolist(),
+                     "back": float(back)})
+    return {"rows": rows, "times": grid[:len(AFTER)].tolist(), "fn_inf": found.fn_inf, "rate": found.rate,
+            "settled": found.settled, "layer": what.layer, "tolerance": start.tolerance, "law": found.law,
+            "status": found.status, "assumptions": list(found.assumptions), "source": found.source}
+
+
 def _spectrum(model: UFM | DeepLinear) -> dict[str, Any]:
     found = theory.spectrum(model)
     rows = [{"name": b.name, "eigenvalues": b.eigenvalues[:EIGENVALUES].tolist(), "distinct": len(b.eigenvalues),
@@ -216,7 +223,7 @@ NAMES = {"nc1": "NC1, penultimate features", "nc1 first": "NC1, first features",
          "balance": "Balance between layers", "floor": "Floor of NC1", "maxwell": "Zero becomes cheaper"}
 #: Sections of a report in the order of the LaTeX document, and what each is called there.
 TITLES = {"fixed_point": "Fixed point", "rates": "Rates", "boundaries": "Boundaries", "time_to_collapse": "Time to collapse",
-          "lead_time": "Which settles first", "spectrum": "Hessian at the fixed point"}
+          "lead_time": "Which settles first", "rescaled": "After a rescaled layer", "spectrum": "Hessian at the fixed point"}
 
 
 def laws(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -242,10 +249,6 @@ def laws(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return out
 
 
-#: The one formula that a report quotes and `theory` states only in a docstring (`cross_entropy.within_class`).
-WITHIN_SOFTMAX = r"\rho = 2 \theta \lambda_{H} \min\left\{1, 1 + \frac{x s}{K}, 1 - x \frac{g'(x)}{g(x)}\right\}"
-
-
 #: Symbols of the formulas.
 SYMBOLS = r"""$K$ classes of $n$ samples, $N = Kn$; $c$ loss scale; $D$ decayed factors, $\lambda_0 = \lambda_H$ of
 free features first; $x$ signal; $s$, $b$, $g$ singular value of the targets, overlap and Gram of a mode; $\gamma$,
@@ -257,8 +260,6 @@ def formula(section: str, law: str) -> str:
     """LaTeX of a law of `theory` that a section of the report quotes."""
     from theory import derivations, derivations_dynamics
 
-    if law == "within_softmax":
-        return WITHIN_SOFTMAX
     dynamic = law in derivations_dynamics.LAWS and section != TITLES["fixed_point"]
     return (derivations_dynamics if dynamic else derivations).latex(law)
 

@@ -46,12 +46,16 @@ POINT = {
 }
 
 
-def show(found: Mapping[str, Any], console: Console) -> None:
-    """Print a report of `theory_report`."""
+def show(found: Mapping[str, Any], console: Console, title: str = "") -> None:
+    """Print a report of `theory_report`, after a line that says of what."""
+    if title:
+        _say(console, title, "")
     _point(found["fixed_point"], console)
     _rates(found["rates"], console)
     _boundaries(found, console)
     _times(found, console)
+    if "rescaled" in found:
+        _rescaled(found["rescaled"], console)
     if "spectrum" in found:
         _spectrum(found["spectrum"], console)
 
@@ -67,7 +71,9 @@ def _point(point: Mapping[str, Any], console: Console) -> None:
     for key, name in POINT.items():
         made.add_row(name, *(figures(p[key]) for p in (point, *roots)))
     console.print(made)
-    _say(console, f"Formula: {point['law']} ({point['status']}). {point['source']}.",
+    cheaper = [r["branch"] for r in roots if point["exists"] and r["exists"] and r["loss"] < point["loss"]]
+    warn = [f"The state {name!r} costs less: descent may end there." for name in cheaper]
+    _say(console, *warn, f"Formula: {point['law']} ({point['status']}; --latex prints it). {point['source']}.",
          *(f"  {s}" for s in point["assumptions"]), "")
 
 
@@ -93,8 +99,8 @@ def _boundaries(found: Mapping[str, Any], console: Console) -> None:
         "maxwell": _multiple,
         "floor": lambda e: f"NC1 at rest {figures(e['nc1'])}",
         "floor_boundary": lambda e: f"decay {figures(e['decay'])}",
-        "minority_threshold": lambda e: f"{figures(e['samples'])} samples",
-        "mean_mode_threshold": lambda e: f"bias decay {figures(e['bias_decay'])}",
+        "minority_threshold": lambda e: f"{figures(e['value'])} samples",
+        "mean_mode_threshold": lambda e: f"bias decay {figures(e['value'])}",
     }
     names = {"fold": "fold: the collapsed state disappears", "maxwell": "Maxwell: zero becomes cheaper",
              "floor": "NC1 floor", "floor_boundary": "floor reaches the threshold",
@@ -107,7 +113,7 @@ def _boundaries(found: Mapping[str, Any], console: Console) -> None:
             made.add_row(names[key], value[key](entry), entry["status"])
     if made.row_count:
         console.print(made)
-    _say(console, *(["Does not apply:", *absent] if absent else []), "")
+    _say(console, *(["Not for this model:", *absent] if absent else []), "")
 
 
 def _multiple(entry: Mapping[str, Any]) -> str:
@@ -133,6 +139,21 @@ def _times(found: Mapping[str, Any], console: Console) -> None:
         _say(console, f"From an aligned start with signal {lead['signal']:g}: fn within {lead['tolerance']:g} of rest at "
                       f"{figures(lead['settling_time'])}, T_NC {figures(lead['collapse_time'])}, lead {figures(lead['lead'])}; "
                       f"{first}.", "")
+
+
+def _rescaled(found: Mapping[str, Any], console: Console) -> None:
+    if "not_known" in found:
+        _say(console, f"Response to a rescaled layer not known: {found['not_known']}", "")
+        return
+    title = f"After layer {found['layer']} is multiplied by alpha (fn at rest {figures(found['fn_inf'])}, {found['status']})"
+    made = table(title, "alpha", "fn at once", *(f"fn at {compact(t, 3)}" for t in found["times"]),
+                 f"within {found['tolerance']:g} at", left=0)
+    for row in found["rows"]:
+        made.add_row(figures(row["alpha"]), compact(row["start"], 4), *(compact(v, 4) for v in row["feature_norm"]),
+                     compact(row["back"], 4))
+    console.print(made)
+    _say(console, f"Back at rate {figures(found['rate'])}; fast modes settle within {figures(found['settled'])}.",
+         *(f"  {s}" for s in found["assumptions"]), "")
 
 
 def _spectrum(found: Mapping[str, Any], console: Console) -> None:
@@ -189,3 +210,24 @@ def compact(value: float, digits: int) -> str:
         return "-"
     mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def show_network(found: Mapping[str, Any], console: Console) -> None:
+    """Print what `theory_network.implied` found."""
+    titles = {"head": "From the head", "kernel": "From the tangent kernel", "streams": "From the batch-normalised streams",
+              "adam": "Adam's effective rates, per step", "activation": "Degree of homogeneity"}
+    names = {"feature_norm": "fn at rest", "signal": "signal", "weight_norm": "|W|_F of the head", "norm_product": "fn |W|_F",
+             "theta": "theta at rest", "feature_decay": "effective decay of the features", "streams": "streams L",
+             "cosine": "raw cosine", "noise": "gradient noise", "decay_rate": "weights that only decay holds",
+             "balance_rates": "balance between layers", "norm_floor_per_weight": "|w|^2 that noise keeps in such a weight",
+             "name": "activation", "knob": "knob a", "x": "at x", "degree": "local degree k(x)",
+             "mean_degree": "mean over Gaussian x of that std", "limits": "a -> 0; a -> infinity"}
+    for key, entry in found.items():
+        made = table(titles[key], "", "value")
+        for name, label in names.items():
+            if name in entry:
+                value = entry[name]
+                made.add_row(label, "; ".join(value) if name == "limits" else figures(value))
+        console.print(made)
+        _say(console, f"Formula: {entry['law']} ({entry['status']}). {entry['source']}.",
+             *(f"  {s}" for s in entry["assumptions"]), "")

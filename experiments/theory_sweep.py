@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import theory
 from experiments.theory_model import LANES, SWEPT, WHOLE, build
-from experiments.theory_report import Start, existence, linear_model, one_lane, plain_model
+from experiments.theory_report import Start, linear_model, one_lane, plain_model
 from ncflow import UFM, DeepLinear
 from ncflow.errors import BadInput, require
 from theory import cross_entropy
@@ -36,6 +36,7 @@ COLUMNS = {
     "saddle_signal": "smallest signal on the lower root",
     "saddle_loss": "L on the lower root",
     "fold_factor": "multiple of the decays at which the collapsed state disappears",
+    "maxwell_factor": "multiple of the decays at which zero becomes cheaper",
     "nc1_rate": "-d log NC1/dt of the features that enter the head",
     "fn_rate": "-d log |fn - fn_inf|/dt",
     "signal_rate": "-d log of the slowest singular value's distance from rest",
@@ -62,9 +63,19 @@ class Sweep:
     def edges(self) -> list[float]:
         """Values of the parameter at which the first mode of the collapsed state is lost, where the fold is known;
         interpolated between points, exactly where the fold goes as a power of the parameter. None for whole numbers."""
+        return self._crossings("fold_factor")
+
+    @property
+    def ties(self) -> list[float]:
+        """The same where zero becomes cheaper than the collapsed state, except where that is an edge."""
+        return [at for at in self._crossings("maxwell_factor") if not np.isclose(at, self.edges, rtol=1e-9, atol=0).any()]
+
+    def _crossings(self, column: str) -> list[float]:
+        """Where the multiple of the decays in `column` passes 1."""
         if self.parameter in WHOLE:
             return []
-        log, x = np.log(self.columns["fold_factor"]), self.values
+        with np.errstate(divide="ignore"):
+            log, x = np.log(self.columns[column]), self.values
         if self.scale == "log":
             x = np.log(x)
         turns = np.flatnonzero((np.sign(log[1:]) != np.sign(log[:-1])) & np.isfinite(log[1:] + log[:-1]))
@@ -91,7 +102,7 @@ class Sweep:
     def json(self) -> dict[str, Any]:
         return {"parameter": self.parameter, "scale": self.scale, "values": self.values.tolist(),
                 "columns": {name: column.tolist() for name, column in self.columns.items()}, "meaning": COLUMNS,
-                "not_known": self.missing, "edges": self.edges, "threshold": self.threshold}
+                "not_known": self.missing, "edges": self.edges, "ties": self.ties, "threshold": self.threshold}
 
 
 def axis(text: str) -> tuple[str, Array, str]:
@@ -217,7 +228,8 @@ def evaluate(model: UFM | DeepLinear, start: Start) -> tuple[dict[str, NDArray[A
         gone = np.array([r is theory.Regime.VANISHING for r in _regimes(found.regime)])
         return [np.where(gone, np.inf, found.time), np.where(gone, np.nan, found.feature_norm)]
 
-    ask(["fold_factor"], lambda: [_factor(model)])
+    ask(["fold_factor"], lambda: [theory.fold(model, first=True).factor])
+    ask(["maxwell_factor"], lambda: [theory.maxwell(model).factor])
     ask(["nc1_rate", "fn_rate", "signal_rate"], rates)
     if "nc1_rate" in why and isinstance(model, UFM) and linear_model(model) and model.loss != "mse" and model.layers == 1:
         why.pop("nc1_rate")
@@ -229,13 +241,6 @@ def evaluate(model: UFM | DeepLinear, start: Start) -> tuple[dict[str, NDArray[A
     except BadInput as e:
         why["regime"] = str(e)
     return out, why
-
-
-def _factor(model: UFM | DeepLinear) -> Any:
-    """`theory.fold(model).factor`, by bisection where that is not known."""
-    if isinstance(model, UFM) and not plain_model(model):
-        return [existence(one_lane(model, i)) for i in range(model.lanes)]
-    return theory.fold(model).factor
 
 
 def _regimes(found: Any) -> tuple[theory.Regime, ...]:

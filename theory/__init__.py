@@ -7,13 +7,19 @@ One mechanism serves every linear model: `mode` (the scalar equation of one sing
 (its matrix form when directions mix), `linear` (from an end-to-end map to norms, angles and loss), `ufm` and
 `deep_linear` (what each model puts in). `rest` puts a fixed point in the bases of its second variation, from
 which come `spectrum` and `rates`; `boundary` and `floor` say where collapse ends, `aligned`, `times`, `lead`
-and `recovery` how it goes, `grid` evaluates millions of points. `head` reads a trained classifier;
-`derivations` and `derivations_dynamics` hold the symbolic steps and print the formulas.
+and `recovery` how it goes, `grid` evaluates millions of points. `derivations` and `derivations_dynamics` hold
+the symbolic steps and print the formulas.
 
-Other losses and what a ReLU leaves: `strength` (the same scalar equation for any loss), `cross_entropy`,
-`nonnegative`, `batchnorm` and `etf` (a fixed simplex for a head); `activation` (degrees of homogeneity) and
-`closure` (identities of networks at rest) speak of real networks; `derivations_nonlinear` holds their
-symbolic steps.
+Other losses and what a ReLU leaves: `strength` (the same scalar equation for any loss), `existence` (where it
+ends), `cross_entropy`, `nonnegative`, `low_rank` (cheaper than the frame), `batchnorm` and `etf` (a fixed simplex
+for a head); `derivations_nonlinear` holds their symbolic steps.
+
+What a real network's own numbers imply: `head` (fn from a trained classifier), `closure` (balance, Euler's
+identity, the tangent kernel, a forecast from the cross-entropy phase), `batchnorm.stage` (effective streams),
+`activation` (degrees of homogeneity), `adam` (effective rates of the optimiser).
+
+Every result says its `formula` (LaTeX), `status`, `assumptions` and `source`; asked outside of what it knows, a
+function raises `BadInput` naming the assumption that fails.
 """
 
 from __future__ import annotations
@@ -22,22 +28,45 @@ from collections.abc import Callable
 
 from ncflow.errors import BadInput, require
 from ncflow.model import UFM, DeepLinear
-from theory import batchnorm, cross_entropy, deep_linear, etf, nonnegative, ufm
-from theory.boundary import Boundary, fold, maxwell, mean_mode_threshold, minority_threshold
+from theory import (
+    activation,
+    adam,
+    batchnorm,
+    closure,
+    cross_entropy,
+    deep_linear,
+    etf,
+    existence,
+    grid,
+    low_rank,
+    nonnegative,
+    ufm,
+)
+from theory.activation import local_degree
+from theory.adam import AdamRate, balance_rates, effective_rate
+from theory.batchnorm import Stage, implied_streams, stage
+from theory.boundary import Boundary, Threshold, fold, maxwell, mean_mode_threshold, minority_threshold
+from theory.closure import Closure, balance, euler_degree, forecast, head_energy, relu_mlp, tangent_kernel
+from theory.cross_entropy import Within, within_class
 from theory.floor import Floor, floor, floor_boundary
 from theory.head import Head, feature_norm_estimate, feature_norm_from_head, gram_scales, head_from_gram
 from theory.lead import Lead, lead_time
+from theory.low_rank import pairs
 from theory.point import FixedPoint, stack
 from theory.rates import Rate, Rates, rates
 from theory.recovery import Response, intervention_response
 from theory.spectrum import Block, Spectrum, spectrum
 from theory.times import CollapseTime, Regime, regime, time_to_collapse
 
-__all__ = ["Block", "Boundary", "CollapseTime", "FixedPoint", "Floor", "Head", "Lead", "Rate", "Rates",
-           "Regime", "Response", "Spectrum", "feature_norm_estimate", "feature_norm_from_head", "fixed_point",
-           "floor", "floor_boundary", "fold", "gram_scales", "head_from_gram", "intervention_response",
-           "lead_time", "maxwell", "mean_mode_threshold", "minority_threshold", "rates", "regime", "spectrum",
-           "time_to_collapse"]
+__all__ = [
+    "AdamRate", "Block", "Boundary", "Closure", "CollapseTime", "FixedPoint", "Floor", "Head", "Lead", "Rate", "Rates",
+    "Regime", "Response", "Spectrum", "Stage", "Threshold", "Within", "activation", "adam", "balance", "balance_rates",
+    "batchnorm", "closure", "cross_entropy", "effective_rate", "etf", "euler_degree", "existence", "feature_norm_estimate",
+    "feature_norm_from_head", "fixed_point", "floor", "floor_boundary", "fold", "forecast", "gram_scales", "grid",
+    "head_energy", "head_from_gram", "implied_streams", "intervention_response", "lead_time", "local_degree", "low_rank",
+    "maxwell", "mean_mode_threshold", "minority_threshold", "nonnegative", "pairs",
+    "rates", "regime", "relu_mlp", "spectrum", "stage", "tangent_kernel", "time_to_collapse", "within_class",
+]
 
 
 def _formula(model: UFM) -> Callable[[UFM, int], FixedPoint]:

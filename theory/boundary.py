@@ -12,6 +12,7 @@ hold for free features and data alike; only gamma differs. Free features: common
 `Isotropic` data: (2c/K) r s_0^{1-2/M} (1 - u) u^{1-2/M}, s_0 = r/(r^2 + v2), u = (M-2)/(2M-2). On data that
 are not aligned the modes mix and the branch is followed numerically. Folds of deep networks: Dang et al.
 (2023); derived in `theory.derivations.fold` and `maxwell`.
+Other losses and non-negative features: `theory.existence`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ncflow.errors import require
 from ncflow.model import UFM, DeepLinear, Isotropic
 from theory import deep_linear, mode, schatten
 from theory.point import Standing, compact
-from theory.rest import Array, require_linear
+from theory.rest import Array, linear_square, require_linear
 
 SOURCE = "Dang et al. 2023; Tirer and Bruna 2022; minority collapse: Fang et al. 2021, Dang et al. 2023"
 STEP = 1e-6  # relative width at which a numerical boundary is called located
@@ -71,16 +72,49 @@ class Boundary:
         return latex(self.law)
 
 
-def fold(model: UFM | DeepLinear) -> Boundary:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Threshold:
+    """A value of a parameter at which the fixed point changes: a number, or (lanes,); float() of it works for one lane.
+
+    Attributes:
+        value: the value.
+        law, status, assumptions, source: as in `FixedPoint`.
+    """
+
+    value: Any
+    law: str
+    status: Standing = "exact"
+    assumptions: tuple[str, ...] = ()
+    source: str = SOURCE
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    @property
+    def formula(self) -> str:
+        """The law in LaTeX."""
+        from theory.derivations_dynamics import latex
+
+        return latex(self.law)
+
+
+def fold(model: UFM | DeepLinear, *, first: bool = False) -> Boundary:
     """Where the collapsed fixed point of `model` disappears as its decays grow.
 
+    Args:
+        first: on given data, follow the branch to its first mode's end only; the others cost a descent or forty each.
+
     Raises:
-        BadInput: a loss, activation or constraint for which it is not known; unequal classes with a decayed
-            bias.
+        BadInput: a model without a known fixed point (as `fixed_point`); unequal classes with a decayed bias.
     """
+    require(isinstance(model, UFM | DeepLinear), "model", type(model), "a UFM or a DeepLinear")
+    if isinstance(model, UFM) and not linear_square(model):
+        from theory.existence import fold_of_any_loss
+
+        return fold_of_any_loss(model)
     require_linear(model, "the fold")
     if isinstance(model, DeepLinear) and not isinstance(model.inputs, Isotropic):
-        return _followed(model)
+        return _followed(model, first)
     return _boundary(model, "fold")
 
 
@@ -93,11 +127,11 @@ def maxwell(model: UFM | DeepLinear) -> Boundary:
     return _boundary(model, "maxwell")
 
 
-def minority_threshold(model: UFM) -> Any:
+def minority_threshold(model: UFM) -> Threshold:
     """Number of samples up to which a class vanishes from the features of a bias-free `UFM`, at its decays.
 
     n_k <= [prod lambda_i (N/2c)^D / Gamma_fold]^{1/(D-1)}; D = 2: N^2 lambda_W lambda_H / 4c^2 (minority
-    collapse, Fang et al. 2021). Exact. N is held fixed. A number, or (lanes,).
+    collapse, Fang et al. 2021). Exact. N is held fixed.
 
     Raises:
         BadInput: a bias, which mixes classes: a mode that vanishes is then no single class's.
@@ -108,15 +142,18 @@ def minority_threshold(model: UFM) -> Any:
     D = model.layers + 1
     own = np.concatenate([model.feature_decays[:, None], model.weight_decays], axis=1)
     gamma = np.prod(own ** (1 / D), axis=1) * model.samples / (2 * model.loss_scale)
-    return _one((gamma / mode.fold(D)[1]) ** (D / (D - 1)))
+    with np.errstate(over="ignore"):
+        least = (gamma / mode.fold(D)[1]) ** (D / (D - 1))
+    return Threshold(value=_one(least), law="minority",
+                     assumptions=("Linear layers, no bias; the number of all samples is held fixed.",))
 
 
-def mean_mode_threshold(model: UFM) -> Any:
+def mean_mode_threshold(model: UFM) -> Threshold:
     """lambda_b above which the mean mode of equal classes is active at the cheapest fixed point.
 
     2c rho/(1 - rho), rho the tension of the centred modes over Maxwell's; for one layer that is 2c (1 -
     sigma)/sigma = K lambda_W/m^2 and the transition is continuous, for more it is the tie of two minima.
-    Exact; inf where the centred modes are beyond their own Maxwell point. A number, or (lanes,).
+    Exact; inf where the centred modes are beyond their own Maxwell point.
 
     Raises:
         BadInput: unequal classes.
@@ -129,7 +166,9 @@ def mean_mode_threshold(model: UFM) -> Any:
     mean = np.prod(own ** (1 / D), axis=1)
     rho = mode.tension(D, mean, two_c / model.samples, np.sqrt(model.class_counts[0])) / mode.maxwell(D)[1]
     with np.errstate(divide="ignore"):
-        return _one(np.where(rho < 1, two_c * rho / np.maximum(1 - rho, 0), np.inf))
+        value = _one(np.where(rho < 1, two_c * rho / np.maximum(1 - rho, 0), np.inf))
+    tie = " The mean mode grows continuously from there." if D == 2 else " Two minima tie there."
+    return Threshold(value=value, law="mean_mode_threshold", assumptions=("Linear layers, equal classes." + tie,))
 
 
 def _degree(model: UFM | DeepLinear) -> int:
@@ -181,7 +220,7 @@ def _one(values: Array) -> Any:
     return float(values[0]) if len(values) == 1 else values
 
 
-def _followed(model: DeepLinear) -> Boundary:
+def _followed(model: DeepLinear, first: bool) -> Boundary:
     """The fold on given data: the branch that starts at least squares, followed in the decay to where its
     modes die, one after the other."""
     data = deep_linear.moments(model)
@@ -205,6 +244,8 @@ def _followed(model: DeepLinear) -> Boundary:
         lam, s, A = _edge(solve, rank, lam, A)
         edges.append(lam)
         signals.append(compact(s))
+        if first:
+            break
         left = min(rank - 1, len(solve(lam * (1 + 2 * STEP), A)[0]))
         edges += [lam] * (rank - 1 - left)
         rank, lam = left, lam * (1 + 2 * STEP)

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ncflow.errors import require
 from theory import strength
-from theory.point import FixedPoint
+from theory.point import FixedPoint, Standing
 
 Array = NDArray[np.float64]
 SOURCE = ("Zhu et al. 2021 (geometric analysis of neural collapse); Fang et al. 2021 (layer-peeled model); "
@@ -110,11 +110,23 @@ class Within:
         eigenvalues: (3,) towards the other classes, towards the own class, outside the span of the head.
         multiplicities: (3,).
         nc1_rate: asymptotic -d log NC1/dt of H for the flow: twice the mobility times the least of them.
+        law, status, assumptions, source: as in `FixedPoint`; the status is that of the eigenvalues.
     """
 
     eigenvalues: Array
     multiplicities: tuple[int, int, int]
     nc1_rate: float
+    law: str = "within_softmax"
+    status: Standing = "exact"
+    assumptions: tuple[str, ...] = ("At the collapsed fixed point; directions in which one sample leaves its class mean.",)
+    source: str = "derived here"
+
+    @property
+    def formula(self) -> str:
+        """The law in LaTeX."""
+        from theory.derivations_dynamics import latex
+
+        return latex(self.law)
 
 
 def within_class(model: Any, lane: int = 0) -> Within:

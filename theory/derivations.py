@@ -179,6 +179,19 @@ def head(classes: int, bias: str = "none", *, equal: bool = False) -> tuple[sp.M
     return (a * R * Pi + T).applyfunc(sp.expand), on_bias.applyfunc(sp.expand)
 
 
+def _head() -> Equation:
+    k, p = sp.symbols("K p", integer=True, positive=True)
+    G, Pi = sp.MatrixSymbol("G", k, k), sp.MatrixSymbol(r"\Pi", k, k)
+    W, M, b, one = sp.MatrixSymbol("W", k, p), sp.MatrixSymbol("M", p, k), sp.MatrixSymbol("b", k, 1), sp.MatrixSymbol("1", k, 1)
+    a = 2 * c / lam
+    return sp.Eq(W, a * (sp.Identity(k) - b * one.T) * (sp.Identity(k) + a * Pi * G).inverse() * Pi * M.T, evaluate=False)
+
+
+def _head_cosine() -> Equation:
+    m, W, rho = sp.symbols("m W rho", positive=True)
+    return sp.Eq(m * sp.Abs(W), x * sp.sqrt((K - 1) / (1 - rho)), evaluate=False)
+
+
 def _soft_threshold() -> Equation:
     """W H = U (S - tau)_+ V^T: the mode equation at D = 2, in singular values of the targets."""
     s, Z = sp.Symbol("s", positive=True), sp.Symbol("z", positive=True)
@@ -219,13 +232,15 @@ def _nonlinear(name: str) -> Callable[[], Equation]:
 
 
 NONLINEAR = ("strength", "cross_entropy", "label_smoothing", "focal", "frame", "frame_decayed", "batchnorm",
-             "tangent_kernel", "balance", "simplex_head")
+             "tangent_kernel", "balance", "simplex_head", "pairs", "forecast", "fold_strength")
 LAWS: dict[str, Callable[[], Equation]] = {
     "soft_threshold": _soft_threshold,
     "mode": _mode,
     "isotropic": lambda: isotropic()[0],
     "ridge": _ridge,
     "schatten": _schatten,
+    "head": _head,
+    "head_cosine": _head_cosine,
     **{name: _nonlinear(name) for name in NONLINEAR},
 }
 

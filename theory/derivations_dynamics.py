@@ -1,8 +1,7 @@
 r"""The symbolic steps behind spectra, rates and times, as `theory.derivations` has them for fixed points.
 
-`pair_hessian`, `bias_hessian` and `spare_hessian` differentiate the loss of a small linear network at its
-fixed point and return what is left of the stated matrices: zeros. `LAWS` names the equations that results
-quote.
+Flows and balance here, second derivatives in `theory.derivations_hessian`; each returns what is left of a claim:
+zeros. `LAWS` names the equations that results quote.
 """
 
 from __future__ import annotations
@@ -28,143 +27,15 @@ from theory.derivations import (
     lam,
     lam_b,
     lam_H,
-    lam_W,
     maxwell,
     mean_mode_threshold,
     n,
-    sigma,
     x,
     z,
 )
+from theory.derivations_hessian import slow_mode
 
-e, t, q, s0 = sp.symbols("e t q s_0", positive=True)
-
-
-def _factors(degree: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Amplitudes w_i, and decays at which they are at rest: lambda_i = e/w_i^2 (balance)."""
-    w = sp.symbols(f"w1:{degree + 1}", positive=True)
-    return w, tuple(e / wi**2 for wi in w)
-
-
-def _second(loss: Expression, entries: list[Any], at: dict[Any, Any]) -> sp.Matrix:
-    """Hessian of a polynomial `loss` of `entries`, at values `at`."""
-    gradient = [sp.diff(loss, v) for v in entries]
-    return sp.Matrix(len(entries), len(entries),
-                     lambda i, j: sp.diff(gradient[i], entries[j]).subs(at) if j >= i else 0)
-
-
-def _mirror(matrix: sp.Matrix) -> Any:
-    return sp.Matrix(matrix.rows, matrix.cols, lambda i, j: matrix[min(i, j), max(i, j)])
-
-
-@cache
-def pair_hessian(degree: int) -> tuple[sp.Matrix, sp.Matrix, sp.Matrix]:
-    """Two equal modes of `degree` factors, entries (a, a), then (a, b) +- (b, a): the Hessian less what is
-    stated, for the diagonal, the symmetric and the antisymmetric combinations.
-
-    L = (c/N)(g |Z|^2 - 2 b tr Z) + sum (lambda_i/2)|X_i|^2, Z = X_D ... X_1, at X_i = w_i I, with lambda_i =
-    e/w_i^2 and e = (2c/N) z (b - g z), b = g z/x, so that 2c/N = e x/(g z^2 (1 - x)).
-    """
-    w, decay = _factors(degree)
-    X: list[Any] = [sp.Matrix(2, 2, sp.symbols(f"X{i}_11 X{i}_12 X{i}_21 X{i}_22")) for i in range(degree)]
-    Z: Any = reduce(lambda product, factor: factor * product, X)
-    top = reduce(mul, w)
-    scale = e * x / (g * top**2 * (1 - x))
-    bare = scale / 2 * (g * sum(v**2 for v in Z) - 2 * g * top / x * Z.trace())
-    loss = bare + sum(di / 2 * sum(v**2 for v in Xi) for di, Xi in zip(decay, X, strict=True))
-    at = {Xi[j, k]: wi if j == k else 0 for Xi, wi in zip(X, w, strict=True) for j in (0, 1) for k in (0, 1)}
-    first = [sp.simplify(sp.diff(loss, Xi[0, 0]).subs(at)) for Xi in X]
-    if any(v != 0 for v in first):
-        raise ArithmeticError("the stated point is not stationary")
-    same, cross, back = ([Xi[j, k] for Xi in X] for j, k in ((0, 0), (0, 1), (1, 0)))
-    diagonal = _mirror(_second(loss, same, at))
-    H = _mirror(_second(loss, cross + back, at))
-    d = degree
-    symmetric = (H[:d, :d] + H[:d, d:] + H[d:, :d] + H[d:, d:]) / 2
-    turning = (H[:d, :d] - H[:d, d:] - H[d:, :d] + H[d:, d:]) / 2
-    root: Any = sp.Matrix([sp.sqrt(e) / wi for wi in w])
-    stated = 2 * sp.diag(*decay) + (2 * x - 1) / (1 - x) * root * root.T
-    turn = root * root.T / (1 - x)
-    return tuple((m - known).applyfunc(sp.simplify)
-                 for m, known in ((diagonal, stated), (symmetric, stated), (turning, turn)))  # type: ignore
-
-
-@cache
-def bias_hessian(degree: int) -> sp.Matrix:
-    """One active mode against the dead mean mode under a head bias decayed by lambda_b: Hessian in (row of
-    the head, column of the first factor, bias) less the stated 3 x 3 matrix.
-
-    Coordinates (active, mean) of classes and outputs; equal classes, targets sqrt(n) I, N = K n.
-    """
-    w, decay = _factors(degree)
-    rows = sp.symbols("W_a W_0")
-    columns = sp.symbols("H_a H_0")
-    biases = sp.symbols("b_a b_0")
-    inner = reduce(mul, w[1:-1], sp.Integer(1))
-    b0 = sp.Symbol("beta")
-    top = reduce(mul, w)
-    root_n = top / x  # the target; z = x sqrt n
-    scale = e * x / (top**2 * (1 - x))
-    Z: Any = sp.Matrix(2, 2, lambda i, j: rows[i] * inner * columns[j] + sp.sqrt(N) * biases[i] * j)
-    rest: Any = Z - root_n * sp.eye(2)
-    loss = (scale / 2 * sum(v**2 for v in rest) + decay[0] / 2 * sum(v**2 for v in columns)
-            + decay[-1] / 2 * sum(v**2 for v in rows) + lam_b / 2 * sum(v**2 for v in biases))
-    at = {rows[0]: w[-1], rows[1]: 0, columns[0]: w[0], columns[1]: 0, biases[0]: 0, biases[1]: b0}
-    level = sp.solve(sp.diff(loss, biases[1]).subs(at), b0)[0]
-    H = _mirror(_second(loss, [rows[1], columns[1], biases[0]], at)).subs(b0, level)
-    # 2c = N (2c/N): r_0 = K beta - 1 = -lambda_b/(2c + lambda_b)
-    two_c = N * scale
-    r0 = -lam_b / (two_c + lam_b)
-    r = scale * root_n * r0 * inner
-    reach = scale * sp.sqrt(N) * top / w[0]
-    stated = sp.Matrix([[decay[-1] / (1 - x), r, 0], [r, decay[0] / (1 - x), reach],
-                        [0, reach, two_c + lam_b]])
-    return (H - stated).applyfunc(sp.simplify)
-
-
-@cache
-def spare_hessian(degree: int, k: int) -> sp.Matrix:
-    """One mode beside one spare direction of the k-th hidden layer: Hessian in (column of factor k + 1, row
-    of factor k) less the stated matrix of rank one, whose eigenvalues are 0 and l_k + l_{k+1}."""
-    w, decay = _factors(degree)
-    into, out = sp.symbols("into out")
-    top = reduce(mul, w)
-    scale = e * x / (g * top**2 * (1 - x))
-    Z = top + out * into * top / (w[k] * w[k + 1])
-    loss = (scale / 2 * (g * Z**2 - 2 * g * top / x * Z)
-            + decay[k] / 2 * into**2 + decay[k + 1] / 2 * out**2)
-    H = _mirror(_second(sp.expand(loss), [out, into], {into: 0, out: 0}))
-    a, d = sp.sqrt(decay[k + 1]), sp.sqrt(decay[k])
-    return (H - sp.Matrix([[a**2, -a * d], [-a * d, d**2]])).applyfunc(sp.simplify)
-
-
-@cache
-def within_curvature(degree: int) -> Expression:
-    """Curvature of a deviation of a sample along an active mode, less lambda_H/(1 - x): zero."""
-    w, decay = _factors(degree)
-    step = sp.Symbol("h")
-    top = reduce(mul, w)
-    scale = e * x / (top**2 * (1 - x))
-    loss = scale / 2 * (top / w[0] * step) ** 2 + decay[0] / 2 * step**2
-    return sp.simplify(sp.diff(loss, step, 2) - decay[0] / (1 - x))
-
-
-@cache
-def two_factor_symmetric() -> tuple[Expression, Expression]:
-    """Both eigenvalues of the symmetric block for D = 2 in terms of lambda_W, lambda_H and sigma."""
-    root = sp.Matrix([sp.sqrt(lam_W), sp.sqrt(lam_H)])
-    block = 2 * sp.diag(lam_W, lam_H) + (2 * sigma - 1) / (1 - sigma) * root * root.T
-    trace, det = sp.simplify(block.trace()), sp.simplify(block.det())
-    split = sp.sqrt(sp.factor(trace**2 - 4 * det))
-    return (trace - split) / 2, (trace + split) / 2
-
-
-@cache
-def slow_mode() -> Expression:
-    """Leading term of the slow eigenvalue for D = 2 when both decays are small against q at fixed sigma < 1:
-    det/trace with 1 - sigma -> kappa."""
-    low, high = two_factor_symmetric()
-    return sp.factor(sp.simplify(sp.simplify(low * high) / sp.simplify(low + high)))
+t, q, s0 = sp.symbols("t q s_0", positive=True)
 
 
 @cache
@@ -196,6 +67,23 @@ def recovery(degree: int) -> tuple[Expression, Expression]:
     return gap, sp.simplify(pace - stated)
 
 
+@cache
+def adam_balance() -> tuple[Expression, Expression]:
+    """Two factors whose flows are divided by s_1 and s_2: d(s_1 w_1^2 - s_2 w_2^2)/dt + 2 lambda (w_1^2 - w_2^2), and, with
+    the product of the factors held, the rate of log w_1/w_2 near balance less 4 lambda/(s_1 + s_2); both zero."""
+    w, s = sp.symbols("w1:3", positive=True), sp.symbols("s1:3", positive=True)
+    pull = sp.Symbol("pull", positive=True)  # -d(data loss)/d log z
+    speed = [(pull / wi - lam * wi) / si for wi, si in zip(w, s, strict=True)]
+    gap = sp.expand(2 * s[0] * w[0] * speed[0] - 2 * s[1] * w[1] * speed[1] + 2 * lam * (w[0] ** 2 - w[1] ** 2))
+    turn, size = sp.symbols("epsilon w", positive=True)
+    at = {w[0]: size * sp.exp(turn), w[1]: size * sp.exp(-turn)}
+    rates = [sp.expand((v / wi).subs(at)) for v, wi in zip(speed, w, strict=True)]
+    held = sp.solve(sum(rates), pull)[0]  # z = w_1 w_2 does not move
+    pace = sp.simplify(((rates[0] - rates[1]) / 2).subs(pull, held))
+    slope = sp.simplify(sp.diff(pace, turn).subs(turn, 0))
+    return gap, sp.simplify(slope + 4 * lam / (s[0] + s[1]))
+
+
 def _indexed(name: str) -> Any:
     return sp.IndexedBase(name, positive=True)
 
@@ -206,6 +94,7 @@ M, R, p, T, S, A, r, v2, u = sp.symbols("M R p T S A r v_2 u", positive=True)
 mu, rho, NC1, eps = (sp.Symbol(name, positive=True) for name in ("mu", "rho", "\\mathrm{NC1}", "epsilon"))
 decay_of, gap_of, speed_of, size_of = (_indexed(name) for name in ("lambda", "d", "theta", "x"))
 theta, t_nc, m = sp.symbols("theta T_{NC} m", positive=True)
+eta, h, noise = sp.symbols("eta h s", positive=True)
 
 
 def _total(first: Any, last: Any) -> Expression:
@@ -301,6 +190,8 @@ LAWS: dict[str, Callable[[], Any]] = {
     "fold": lambda: _fold(fold()),
     "maxwell": lambda: _fold(maxwell()),
     "fold_followed": lambda: LAWS_OF_POINTS["schatten"](),
+    "fold_strength": lambda: LAWS_OF_POINTS["fold_strength"](),
+    "fold_bisected": lambda: LAWS_OF_POINTS["frame_decayed"](),
     "minority": lambda: r"n_k \le " + sp.latex(
         (sp.Product(decay_of[i], (i, 0, D - 1)) * (N / (2 * c)) ** D / Gamma) ** (1 / (D - 1))),
     "mean_mode_threshold": lambda: sp.Eq(lam_b, mean_mode_threshold(), evaluate=False),
@@ -313,7 +204,12 @@ LAWS: dict[str, Callable[[], Any]] = {
         NC1, S * sp.exp(-2 * t * sp.Sum(speed_of[i] * decay_of[i], (i, 0, k)))
         / ((K - 1) * sp.Product(size_of[i] ** 2, (i, 0, k))), evaluate=False),
     "nc1_random": _estimate,
-    "lead": lambda: sp.StrictGreaterThan(2 * sigma * lam_W, lam_W + lam_H),
+    "within_softmax": lambda: (r"\mu \in \left\{\lambda_{H},\ \lambda_{H} \left(1 + \frac{x s}{K}\right),\ "
+                               r"\lambda_{H} \left(1 - x \frac{g'(x)}{g(x)}\right)\right\}, \quad \rho = 2 \theta \min \mu"),
+    "adam_rate": lambda: sp.Eq(rho, eta * h / sp.sqrt(noise**2 + h**2 * x**2), evaluate=False),
+    "adam_balance": lambda: (r"\rho \in \operatorname{spec}\left( (I - q q^T) A (I - q q^T) \right), \quad "
+                             r"A = \operatorname{diag}(2 \lambda \eta / s_i), \quad q = A^{1/2} 1 / |A^{1/2} 1|"),
+    "lead": lambda: r"\lambda_{W} > \lambda_{H}, \quad \sigma > \frac{1}{2}",
     "recovery": _recovery,
 }
 

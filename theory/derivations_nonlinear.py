@@ -123,6 +123,27 @@ def frame() -> tuple[Expression, ...]:
 
 
 @cache
+def pairs(layers: int, units: int) -> tuple[Expression, Expression]:
+    """Slopes of the loss of `theory.low_rank` along log A and rho, less the two sides of rest that it states; zeros."""
+    A, r, P = sp.Symbol("A", positive=True), sp.Symbol("r", positive=True), sp.Symbol("P", positive=True)
+    k, leak = units * (units - 1) // 2, sp.Integer(1) - r
+    theta = (2 * (units - 2), units - 4, -2)
+    times = (1, units - 1, k - units)
+    q = 2 * c / k
+    h = [A * (2 + leak * sp.Integer(v)) for v in theta]
+    shape = 2 + (units - 2) * r**2
+    e = (P * shape * A**2) ** sp.Rational(1, layers)  # P: decays, n and what is left of kappa
+    # the head at its best: min over w of (c/k) (1 - w h)^2 + lambda w^2/2
+    head = [(1 - q * v**2 / (q * v**2 + lam)) ** 2 * c / k + lam / 2 * (q * v / (q * v**2 + lam)) ** 2 for v in h]
+    loss = sp.Rational(layers, 2) * e + sum(m * v for m, v in zip(times, head, strict=True))
+    w2 = [(q * v / (q * v**2 + lam)) ** 2 for v in h]
+    along = e - lam * sum(m * v for m, v in zip(times, w2, strict=True))
+    across = (units - 2) * r * e / shape + lam * sum(
+        m * v * t / (2 + leak * t) for m, v, t in zip(times, w2, theta, strict=True))
+    return tuple(sp.simplify(left - right) for left, right in ((A * sp.diff(loss, A), along), (sp.diff(loss, r), across)))  # type: ignore[return-value]
+
+
+@cache
 def shares() -> tuple[Expression, Expression]:
     """Least decay cost per sample of a stream of mean mu and variance s^2 in L blocks, over lambda E s^2/2,
     and beta/gamma at which units outside a class of share 1/K sit at zero."""
@@ -159,6 +180,18 @@ def _strength() -> Equation:
     return sp.Eq(x ** (D - 2) * sp.Function("g")(x) ** D, n * decays)
 
 
+def fold_condition(degree: int) -> Expression:
+    """d log(left side)/dx of the signal's equation, times x: (D - 2) + D x g'/g, which vanishes at the fold."""
+    pull = sp.Function("g")(x)
+    left = x ** (degree - 2) * pull**degree
+    return sp.simplify(x * sp.diff(left, x) / left)
+
+
+def _fold_strength() -> Equation:
+    pull = sp.Function("g")
+    return sp.Eq(gamma, sp.Function(r"\max_x")(x ** (1 - 2 / D) * pull(x)))
+
+
 def _simplex_head() -> Equation:
     return sp.Eq(_strength().lhs, _strength().rhs * (K - 1) / K)  # D = M: the head is no factor
 
@@ -185,6 +218,12 @@ def _tangent_kernel() -> Equation:
     return sp.Eq(sp.Symbol("f_n"), sp.sqrt(x) * (theta / (n * d)) ** sp.Rational(1, 4))
 
 
+def _forecast() -> Equation:
+    first, norm = sp.symbols("theta_1 f_1", positive=True)
+    fn = sp.Symbol("f_n", positive=True)
+    return sp.Eq(fn ** (2 + 2 / d), x**2 * first / (n * d * norm ** (2 - 2 / d)))
+
+
 def _balance() -> Equation:
     layer = sp.Symbol("l", integer=True)
     def square(name: str, index: Expression) -> Expression:
@@ -193,7 +232,17 @@ def _balance() -> Equation:
     return sp.Eq(square("W", layer) + square("b", layer), t * square("W", layer + 1))
 
 
+def _pairs() -> Equation:
+    kappa, M, A = sp.Symbol("kappa", positive=True), sp.Symbol("M", positive=True), sp.Symbol("A", positive=True)
+    i = sp.Symbol("i", integer=True)
+    decays = sp.Product(sp.Indexed(sp.IndexedBase("lambda", positive=True), i), (i, 0, M - 1))
+    head = sp.Symbol("lambda_M", positive=True) * sp.Abs(sp.Symbol("W")) ** 2
+    return sp.Eq((n * decays * kappa * A**2) ** (1 / M), head)
+
+
 LAWS: dict[str, Callable[[], Equation]] = {
+    "pairs": _pairs,
+    "fold_strength": _fold_strength,
     "strength": _strength,
     "cross_entropy": lambda: _two("cross_entropy"),
     "label_smoothing": lambda: _two("label_smoothing"),
@@ -202,6 +251,7 @@ LAWS: dict[str, Callable[[], Equation]] = {
     "frame_decayed": _frame_decayed,
     "batchnorm": _batchnorm,
     "tangent_kernel": _tangent_kernel,
+    "forecast": _forecast,
     "balance": _balance,
     "simplex_head": _simplex_head,
 }

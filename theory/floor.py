@@ -135,7 +135,7 @@ def floor_boundary(model: UFM | DeepLinear, threshold: float = 0.01) -> Boundary
         return _made(model, 0.0, at(0.0).signal, "exact" if low.status == "exact" else "numerical",
                      "The floor is above the threshold already at vanishing decay.", words)
     if low.law == "floor_isotropic":
-        end = fold(replace(model, decay=1e-3))
+        end = fold(replace(model, decay=1e-3), first=True)
         return _made(model, end.decay, end.signal, end.status, "The floor is below at any decay.", words)
     full = at(0.0).rank
 
@@ -149,7 +149,7 @@ def floor_boundary(model: UFM | DeepLinear, threshold: float = 0.01) -> Boundary
     while at(top).rank == full and gap(np.log(top)) < 0:
         bottom, top = top, 2 * top
     if at(top).rank < full:
-        end = fold(replace(model, decay=1e-3))
+        end = fold(replace(model, decay=1e-3), first=True)
         top = end.decay * (1 - 1e-4)
         if at(top).rank < full or gap(np.log(top)) < 0:
             return _made(model, end.decay, end.signal, end.status, "The fold comes first.", words)

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ncflow.errors import require
 from theory import mode
+from theory.deep_linear import SOURCE
+from theory.point import Standing
 
 Array = NDArray[np.float64]
 CHUNK = 1 << 14  # points solved at a time: temporaries stay in the cache
@@ -33,6 +35,7 @@ class Grid:
         floor: NC1 at rest.
         nc1_rate: of the features that enter the head, -d log NC1/dt; nan on data.
         signal_rate: slowest rate of the singular values.
+        law, status, assumptions, source: as in `FixedPoint`; those of the fixed point, the rates are asymptotic.
     """
 
     signal: Array
@@ -44,6 +47,17 @@ class Grid:
     floor: Array
     nc1_rate: Array
     signal_rate: Array
+    law: str
+    status: Standing = "exact"
+    assumptions: tuple[str, ...] = ("Linear layers, equal classes, every width at least K; no bias or one that is not decayed.",)
+    source: str = SOURCE
+
+    @property
+    def formula(self) -> str:
+        """The law in LaTeX."""
+        from theory.derivations import latex
+
+        return latex(self.law)
 
 
 def free_features(classes: ArrayLike, samples_per_class: ArrayLike, layers: ArrayLike, weights: ArrayLike,
@@ -81,7 +95,7 @@ def free_features(classes: ArrayLike, samples_per_class: ArrayLike, layers: Arra
         signal=x, feature_norm=np.sqrt(square * R / K), exists=np.isfinite(x), fold=limits[0] * unit,
         factor=limits[0] * unit / mean, maxwell=limits[1] * unit, floor=np.where(np.isfinite(x), 0.0, np.nan),
         nc1_rate=2 * np.minimum(out / (1 - x), np.where(wide > 0, around, np.inf)),
-        signal_rate=np.where(M > 1, np.minimum(slow, 2 * lw), slow))
+        signal_rate=np.where(M > 1, np.minimum(slow, 2 * lw), slow), law="mode")
 
 
 def on_data(classes: ArrayLike, amplitude: ArrayLike, noise: ArrayLike, layers: ArrayLike, decay: ArrayLike,
@@ -106,7 +120,7 @@ def on_data(classes: ArrayLike, amplitude: ArrayLike, noise: ArrayLike, layers: 
         signal=signal, feature_norm=np.sqrt(square * np.where(M > 1, R / K, 1)) * signal ** (1 - 1 / M),
         exists=np.isfinite(x), fold=fold * unit, factor=fold * unit / lam, maxwell=maxwell * unit,
         floor=np.where(np.isfinite(x), v2 / r**2 * np.where(M > 1, R, K) / (K - 1), np.nan),
-        nc1_rate=np.full(K.shape, np.nan), signal_rate=slow)
+        nc1_rate=np.full(K.shape, np.nan), signal_rate=slow, law="isotropic")
 
 
 def _broadcast(**arguments: ArrayLike) -> list[Array]:

@@ -29,8 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ncflow.errors import require
 from ncflow.model import BIASES
+from theory.point import Standing
 
 Array = NDArray[np.float64]
+SOURCE = "derived here (ridge regression on the class means)"
+COLLAPSED = "Features equal to their class means, squared loss, a head at rest under coupled decay; layers below do not matter."
 ROUNDING = 1e-12  # eigenvalues of a Gram shape below this share of the largest are zero
 
 
@@ -42,11 +45,23 @@ class Head:
         weight_norm: (...,) |W|_F.
         bias: (..., K) b.
         residual: (..., K, K) logits of the class means (columns) minus I.
+        law, status, assumptions, source: as in `FixedPoint`.
     """
 
     weight_norm: Array
     bias: Array
     residual: Array
+    law: str = "head"
+    status: Standing = "exact"
+    assumptions: tuple[str, ...] = (COLLAPSED,)
+    source: str = SOURCE
+
+    @property
+    def formula(self) -> str:
+        """The law in LaTeX."""
+        from theory.derivations import latex
+
+        return latex(self.law)
 
 
 def _array(value: Any) -> Array:

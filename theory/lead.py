@@ -1,8 +1,10 @@
 r"""Which settles first, the feature norm or NC1?
 
 Close to rest fn/fn_inf - 1 ~ A e^{-mu t} + (K-1)/(2R) NC1, mu the signal's slow rate, NC1 falling at its own:
-fn is first in the end iff the signal is the faster, for one layer 2 sigma lambda_W > lambda_W + lambda_H, a
-tie where decays are equal. How long before depends on how closely each is asked to have settled.
+fn is first in the end iff the signal is the faster. For one layer with spare width that is exactly lambda_W >
+lambda_H and sigma > 1/2, since det(S - 2 lambda_H) of the symmetric block S has the sign of their product
+(`theory.derivations_hessian.lead_condition`); equal decays tie. How long before depends on how closely each is
+asked to have settled.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Lead:
         settling_time: last time at which |fn/fn_inf - 1| exceeds the tolerance.
         collapse_time: T_NC.
         fn_first: whether the signal is faster than NC1, which decides for thresholds and tolerances tending
-            to zero. One layer: 2 sigma lambda_W > lambda_W + lambda_H. False in a tie.
+            to zero. One layer: lambda_W > lambda_H and sigma > 1/2. False in a tie.
+        status, law, assumptions, source: as in `FixedPoint`.
     """
 
     lead: float
@@ -40,6 +43,7 @@ class Lead:
     status: Standing = "exact"
     law: str = "lead"
     assumptions: tuple[str, ...] = ("Aligned start; noise outside the modes, of equal norm in all samples.",)
+    source: str = "derived here; aligned flow: Saxe, McClelland and Ganguli 2014"
 
     @property
     def formula(self) -> str:

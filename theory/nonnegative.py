@@ -29,14 +29,15 @@ Garrod and Keating 2024 (low rank). The decayed bias and the proof are derived h
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ncflow.errors import require
+from ncflow.errors import BadInput, require
 from ncflow.model import UFM, Decay
-from theory import strength, ufm
+from theory import low_rank, strength, ufm
 from theory.cross_entropy import LOW_RANK, Array, decays_of
 from theory.point import Branch, FixedPoint
 
@@ -45,10 +46,9 @@ SOURCE = ("Tirer and Bruna 2022; Dang et al. 2024 (orthogonal frame of ReLU feat
 FRAME = "Features H >= 0, every width at least K; unique up to permutations and rotations."
 GLOBAL = "The global minimum among H >= 0. Under H = relu(Z) units dead on single samples make others."
 LOCAL = "A local minimum; zero is another. None cheaper was found (M = 2, 3; K = 3..5; 8 starts each)."
-SHARE = ("A local minimum. Cheaper ones of lower rank were measured, in how many of 20 Gaussian starts "
-         "(K = 4, 10; decay .01, .002): no bias 0, 0 for M = 2 and 3 and 0, 1 for M = 4; free bias 8, 0; "
-         "3, 1; 0, 5 (M = 2: one class at the origin, 1.3% less); cross-entropy 11, 13; 13, 20; 10, 20 (up "
-         "to 29% less). Few starts end on the frame itself from M = 3 on: report ranks with fn.")
+SHARE = ("A local minimum. States of lower rank can cost less: measured, up to 12% without a bias (K = 10, M = 4), 1.3% with "
+         "a free one (M = 2, one class at the origin), 29% under cross-entropy. Which share of starts ends there depends on "
+         "their size; report ranks with fn. `theory.low_rank` has one of them, where classes are pairs of units.")
 
 
 def fixed_point(model: Any, lane: int = 0) -> FixedPoint:
@@ -64,8 +64,12 @@ def fixed_point(model: Any, lane: int = 0) -> FixedPoint:
     plain = model.loss == "mse" and model.bias == "none" and not deep
     said = (FRAME, *([] if plain else [GLOBAL if model.layers == 1 else SHARE if deep
                                     else LOCAL if model.loss == "mse" else LOW_RANK]))
-    return point(strength.of(model), np.asarray(model.class_counts, dtype=float), decays_of(model, lane),
-                 model.bias, float(model.bias_decays[lane]), deep=deep, assumptions=said)
+    found = point(strength.of(model), np.asarray(model.class_counts, dtype=float), decays_of(model, lane),
+                  model.bias, float(model.bias_decays[lane]), deep=deep, assumptions=said)
+    if deep and low_rank.applies(model):
+        with suppress(BadInput):  # beyond its own fold
+            found = replace(found, other_roots=(*found.other_roots, low_rank.pairs(model, lane)))
+    return found
 
 
 def point(loss: strength.Square | strength.Softmax, counts: Array, decays: Array, bias: str,
@@ -97,10 +101,14 @@ def point(loss: strength.Square | strength.Softmax, counts: Array, decays: Array
     if square and bias == "decayed" and bias_decay > 0:
         require(D == 2 or deep, "bias", bias, 'with linear layers above H >= 0: "none" or "free"')
         return _decayed(loss, float(counts[0]), decays, bias_decay, words)
-    carries_frame = np.arange(D) < (D - 1 if deep else 1)
-    return strength.collapsed(
-        loss, float(counts[0]), decays, stretch=np.where(carries_frame, K / (K - 1), 1.0),
-        orthogonal=carries_frame[:-1] if not deep else True, law="frame", **words)
+    held = stretch(K, D, deep)
+    return strength.collapsed(loss, float(counts[0]), decays, stretch=held, orthogonal=True if deep else held[:-1] > 1,
+                              law="frame", **words)
+
+
+def stretch(K: int, D: int, deep: bool) -> Array:
+    """(D,) K/(K-1) for factors that carry an orthogonal frame, 1 for those that carry a simplex; centred head."""
+    return np.where(np.arange(D) < (D - 1 if deep else 1), K / (K - 1), 1.0)
 
 
 def _decayed(loss: strength.Square, n: float, decays: Array, bias_decay: float,

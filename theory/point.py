@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Standing = Literal["exact", "asymptotic", "empirical", "numerical"]
-Branch = Literal["collapsed", "saddle", "mean mode active", "mean mode inactive"]
+Branch = Literal["collapsed", "saddle", "mean mode active", "mean mode inactive", "pairs"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -27,6 +27,8 @@ from theory.point import Standing
 from theory.rest import Rest, points, require_linear, rest
 from theory.spectrum import blocks
 
+SOURCE = "derived here; balance: Arora, Cohen and Hazan 2018; signal: Saxe, McClelland and Ganguli 2014"
+
 
 @dataclass(frozen=True, eq=False)
 class Rate:
@@ -36,13 +38,14 @@ class Rate:
         value: -d log(quantity)/dt.
         law: key of `theory.derivations_dynamics.LAWS`.
         status: "exact" at all times, or "asymptotic" for t -> infinity.
-        conditions: sentences.
+        assumptions, source: as in `FixedPoint`.
     """
 
     value: Any
     law: str
     status: Standing
-    conditions: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    source: str = SOURCE
 
     @property
     def formula(self) -> str:

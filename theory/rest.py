@@ -31,11 +31,19 @@ Index = NDArray[np.intp]
 ROUNDING = 1e-11  # an entry below this share of the largest is zero: bases of equal modes mix at rounding
 
 
+PLAIN = (("loss", "mse"), ("activation", "linear"), ("nonnegative", False), ("normalization", "none"),
+         ("classifier", "free"))
+
+
+def linear_square(model: UFM | DeepLinear) -> bool:
+    """Whether `model` is a linear network under squared loss, nothing constrained or held fixed."""
+    return all(getattr(model, field, plain) == plain for field, plain in PLAIN)
+
+
 def require_linear(model: UFM | DeepLinear, what: str) -> None:
     """Raise `BadInput` naming the field unless `model` is a linear network under squared loss."""
     require(isinstance(model, UFM | DeepLinear), "model", type(model), "a UFM or a DeepLinear")
-    for field, plain in (("loss", "mse"), ("activation", "linear"), ("nonnegative", False),
-                         ("normalization", "none"), ("classifier", "free")):
+    for field, plain in PLAIN:
         value = getattr(model, field, plain)
         require(value == plain, field, value, f"{what} is known for {field} = {plain!r}")
 

@@ -11,7 +11,7 @@ r"""The Hessian of a linear network at rest: every eigenvalue, named, with its m
 for r equal modes of signal x, D factors with decays l and hidden widths p_k, and into small matrices where
 modes differ (unequal classes, an active mean mode), where a mode is dead, and where the bias takes part. Flow
 eigenvalues are minus these; the zeros are the rotations of the hidden layers. Zhou et al. (2022) prove for
-two layers that the landscape is benign; the spectrum is derived here (`theory.derivations_dynamics`). Only
+two layers that the landscape is benign; the spectrum is derived here (`theory.derivations_hessian`). Only
 unequal classes with a decayed bias, and linear networks on data that are not aligned, mix all modes at once:
 those are diagonalised numerically, the complements still in closed form.
 """

@@ -141,7 +141,7 @@ def _one(regimes: tuple[Regime, ...]) -> Any:
 
 def _regimes(model: UFM | DeepLinear, threshold: float = 0.01) -> tuple[Regime, ...]:
     require_linear(model, "the regime")
-    end = np.atleast_1d(fold(model).factor)
+    end = np.atleast_1d(fold(model, first=True).factor)
     tie = end
     if isinstance(model, UFM) or not isinstance(model.inputs, np.ndarray):
         tie = np.atleast_1d(maxwell(model).factor)

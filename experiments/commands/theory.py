@@ -12,8 +12,8 @@ from experiments.output import clean, writable, write_json
 from experiments.progress import progress
 from experiments.theory_figures import sweep_figure
 from experiments.theory_files import png, write
-from experiments.theory_model import Setting, build, number, option
-from experiments.theory_report import Start, document, formula, laws, report
+from experiments.theory_model import Setting, build, describe, number, option
+from experiments.theory_report import Rescaled, Start, document, formula, laws, report
 from experiments.theory_show import show, show_sweep
 from experiments.theory_sweep import axis, sweep
 from ncflow.errors import BadInput, require
@@ -25,7 +25,8 @@ class Options(Setting):
     """Closed forms for a model: where it rests, how fast it gets there, where collapse ends, and when it happens.
 
     Prints numbers with the standing of each formula (exact, asymptotic, empirical) and its assumptions; what is not known
-    for the model is said with the assumption that fails. A sweep also writes a table, a figure and JSON.
+    for the model is said with the assumption that fails. A sweep also writes a table, a figure and JSON. See also ncflow
+    theory network (a trained network's own numbers) and ncflow theory phase (over decay and depth).
 
     For example,
 
@@ -35,6 +36,8 @@ class Options(Setting):
 
         ncflow theory --model deep_linear --layers 6 --amplitude 2 --noise 0.1 --json
 
+        ncflow theory --model deep_linear --dataset digits --layers 6 --loss-scale 0.1 --decay 1e-4
+
         ncflow theory --loss cross_entropy --latex > formulas.tex
     """
 
@@ -42,6 +45,9 @@ class Options(Setting):
     signal: Annotated[float | None, number("signal of an aligned start, in (0, 1]", "a drawn start")] = None
     scatter: Annotated[float | None, number("within-class scatter at the start, summed over samples", "the drawn start's")] = None
     tolerance: Annotated[float, option("of fn, for the lead time")] = 0.01
+    alpha: Annotated[tuple[float, ...], option("say how fn comes back after a layer at rest is multiplied by each",
+                                               metavar="FLOAT ...")] = ()
+    layer: Annotated[int, option("that layer, counted as in a list: -1 the head, -2 the one below")] = -2
     spectrum: Annotated[bool, option("list the eigenvalues of the Hessian with their multiplicities")] = False
     latex: Annotated[bool, option("print every formula used as one LaTeX document, and nothing else")] = False
     sweep: Annotated[str | None, option("along a parameter: decay=1e-6:1e-1:log:200, layers=1:8:lin:8, classes=2,4,10",
@@ -61,7 +67,11 @@ def run(options: Any) -> int:
 
 
 def _one(options: Any, start: Start) -> int:
-    found = report(build(options), start, spectrum=options.spectrum)
+    require(all(a > 0 for a in options.alpha), "alpha", options.alpha, "greater than 0")
+    model = build(options)
+    rescaled = Rescaled(alphas=options.alpha, layer=options.layer) if options.alpha else None
+    with progress() as tell:
+        found = report(model, start, spectrum=options.spectrum, rescaled=rescaled, tell=lambda share: tell("theory", share))
     if options.json:
         formulas = {f"{title}: {name}": {"latex": formula(title, law), "status": status}
                     for title, name, law, status in laws(found)}
@@ -69,7 +79,7 @@ def _one(options: Any, start: Start) -> int:
     elif options.latex:
         print(document(found))
     else:
-        show(found, Console())
+        show(found, Console(), describe(options, model))
     return 0
 
 
@@ -78,8 +88,8 @@ def _setting(options: Any) -> dict[str, Any]:
 
 
 def _sweep(options: Any, start: Start) -> int:
-    if options.latex or options.spectrum:
-        raise BadInput("sweep", options.sweep, "without --latex and --spectrum, which speak of one model")
+    if options.latex or options.spectrum or options.alpha:
+        raise BadInput("sweep", options.sweep, "without --latex, --spectrum and --alpha, which speak of one model")
     name, _, _ = axis(options.sweep)
     out = writable(options.out)
     with progress() as tell:
@@ -87,7 +97,7 @@ def _sweep(options: Any, start: Start) -> int:
     folder = writable(out / f"theory-{name}")
     folder.mkdir(parents=True, exist_ok=True)
     files = {"table": folder / "sweep.csv", "figure": folder / "sweep.png", "json": folder / "sweep.json"}
-    write(png(sweep_figure(found, _title(options, name))), files["figure"])
+    write(png(sweep_figure(found, describe(options, build(options), without=name))), files["figure"])
     write(found.csv(), files["table"])
     record = {"setting": _setting(options), **found.json(), "files": {k: str(v) for k, v in files.items()},
               "provenance": provenance()}
@@ -99,17 +109,3 @@ def _sweep(options: Any, start: Start) -> int:
         show_sweep(found, console)
         console.print("\n".join(f"{key}: {path}" for key, path in files.items()), highlight=False, soft_wrap=True)
     return 0
-
-
-def _title(options: Any, swept: str) -> str:
-    """The model in one line, without what is swept."""
-    words = {"classes": f"K = {options.classes}", "samples_per_class": f"n = {', '.join(map(str, options.samples_per_class))}",
-             "layers": f"M = {options.layers}", "loss": options.loss, "loss_scale": f"c = {options.loss_scale:g}",
-             "bias": f"bias {options.bias}", "decay": f"decay {options.decay:g}"}
-    if options.model == "deep_linear":
-        words |= {"amplitude": f"r = {1.0 if options.amplitude is None else options.amplitude:g}",
-                  "noise": f"v2 = {options.noise or 0:g}"}
-    if options.loss != "mse":
-        words.pop("loss_scale")
-    kind = "free features" if options.model == "ufm" else "linear network on data"
-    return f"{kind}: " + ", ".join(text for key, text in words.items() if key != swept)

@@ -7,7 +7,7 @@ const $ = id => document.getElementById(id);
 const free = m => m.kind === "free", square = m => m.loss === "mse";
 const FIELDS = [
   ["Model", [
-    ["kind", "Features"], ["K", "Classes", "K"], ["n", "Samples per class", "n"], ["M", "Weight layers above the features", "M"],
+    ["kind", "Features"], ["K", "Classes", "K"], ["n", "Samples per class", "n"], ["M", "Weight layers", "M"],
     ["r", "Amplitude of the class means", "r", m => !free(m)], ["v2", "Noise, total scatter/n", "v<sup>2</sup>", m => !free(m)],
     ["theta", "Mobility of the features", "θ", free],
   ]],

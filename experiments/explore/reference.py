@@ -85,7 +85,7 @@ def closed_forms(s: Setting) -> Values:
     if s["bias"] != "decayed":
         out["rate.signal"] = speed.signal.value
     elif isinstance(model, UFM):
-        out["edge.meanMode"] = mean_mode_threshold(model)
+        out["edge.meanMode"] = mean_mode_threshold(model).value
     return out
 
 

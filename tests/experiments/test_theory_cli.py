@@ -13,11 +13,12 @@ from matplotlib.mathtext import MathTextParser
 import theory
 from experiments.cli import main
 from experiments.phase import PAPER, Space, phase, placed
-from experiments.theory_model import Setting, build
-from experiments.theory_report import document, existence, report
+from experiments.theory_model import Setting, _load, build, describe
+from experiments.theory_report import Rescaled, document, report
 from experiments.theory_sweep import COLUMNS, axis
 from ncflow import UFM, Decay, DeepLinear, Isotropic
 from theory import derivations, derivations_dynamics
+from theory.existence import existence
 
 
 def said(capsys, *args):
@@ -52,6 +53,13 @@ def said(capsys, *args):
     (["theory", "--sweep", "decay=1e-3:1e-1:log:5", "--latex"], ["sweep", "--latex"]),
     (["theory", "--sweep", "mobility=1:2:lin:3", "--model", "deep_linear"], ["mobility", "ufm"]),
     (["theory", "--sweep", "width=2:8:lin:3"], ["width", "at least 4"]),
+    (["theory", "--alpha", "0"], ["alpha", "greater than 0"]),
+    (["theory", "--alpha", "2", "--sweep", "decay=1e-3:1e-1:log:5"], ["sweep", "--alpha"]),
+    (["theory", "--dataset", "digits"], ["dataset", "deep_linear"]),
+    (["theory", "--model", "deep_linear", "--dataset", "nope"], ["dataset", "'nope'", "digits"]),
+    (["theory", "--model", "deep_linear", "--dataset", "digits", "--classes", "3"], ["classes", "3", "left out"]),
+    (["theory", "--model", "deep_linear", "--dataset", "digits", "--noise", "1"], ["noise", "isotropic"]),
+    (["theory", "--model", "deep_linear", "--subset", "50"], ["subset", "50", "--dataset"]),
     (["theory", "phase", "--layers", "3"], ["layers", "LOW HIGH"]),
     (["theory", "phase", "--decays", "1", "0.1"], ["decays", "LOW < HIGH"]),
     (["theory", "phase", "--noise", "1", "--inputs", "50"], ["inputs", "50", "100"]),
@@ -90,6 +98,61 @@ def test_json_is_what_theory_says(capsys):
     assert found["spectrum"]["zeros"] == spectrum.zeros and found["spectrum"]["parameters"] == spectrum.eigenvalues.size
     assert found["latex"]["Fixed point: fixed point"] == {"latex": point.formula, "status": "exact"}
     assert found["latex"]["Rates: balance"]["latex"] == rates.balance.formula
+
+
+def test_the_model_is_named_first(capsys):
+    args = ["--layers", "2", "--weight-decay", "1e-3", "2e-3", "--nonnegative", "--loss", "focal", "--focal-gamma", "2"]
+    assert main(["theory", *args]) == 0
+    first = capsys.readouterr().out.split("\n\n")[0].replace("\n", " ")
+    for words in ("free features", "K = 4", "M = 2", "focal", "gamma 2", "weight decay 0.001, 0.002", "H >= 0"):
+        assert words in first
+    assert "c = " not in first and "smoothing" not in first
+
+
+def test_every_entry_says_what_it_rests_on(capsys):
+    found = said(capsys, "theory", "--layers", "3", "--classes", "6", "--activation", "relu", "--bias", "free", "--spectrum")
+    soft = said(capsys, "theory", "--loss", "cross_entropy")
+    plain = said(capsys, "theory", "--layers", "2", "--alpha", "2", "--spectrum")
+    for entry in (found["fixed_point"], found["boundaries"]["fold"], soft["boundaries"]["fold"], soft["rates"]["nc1_first"],
+                  *plain["rates"].values(), plain["boundaries"]["maxwell"], plain["time_to_collapse"], plain["lead_time"],
+                  plain["spectrum"], plain["rescaled"], plain["boundaries"]["minority_threshold"]):
+        assert entry["status"] in ("exact", "asymptotic", "empirical", "numerical")
+        assert entry["assumptions"] and entry["source"]
+    assert [r["branch"] for r in found["fixed_point"]["other_roots"]] == ["saddle", "pairs"]
+    assert soft["boundaries"]["fold"]["decay"] == pytest.approx(1 / 40, rel=1e-12)
+
+
+def test_rescaled_layer(capsys):
+    args = ["--layers", "3", "--decay", "2e-3", "--alpha", "0.3", "1", "3", "--tolerance", "0.02"]
+    found = said(capsys, "theory", *args)["rescaled"]
+    model = UFM(classes=4, layers=3, decay=2e-3)
+    times = np.array(found["times"])
+    response = theory.intervention_response(model, [0.3, 1.0, 3.0], times)
+    assert [row["alpha"] for row in found["rows"]] == [0.3, 1.0, 3.0]
+    for i, row in enumerate(found["rows"]):
+        np.testing.assert_allclose(row["feature_norm"], response.feature_norm[i], rtol=1e-12)
+        assert row["start"] == pytest.approx(response.start[i], rel=1e-12)
+        late = theory.intervention_response(model, row["alpha"], [row["back"], 2 * row["back"]]).feature_norm
+        assert np.all(np.abs(late / response.fn_inf - 1) <= 0.021)
+    assert found["rows"][1]["back"] == 0.0 and found["rows"][2]["back"] > found["settled"]
+    known = report(UFM(classes=4, layers=2, loss="cross_entropy"), rescaled=Rescaled(alphas=(2.0,)))
+    assert known["rescaled"]["not_known"].startswith("loss = 'cross_entropy'")
+    assert main(["theory", "--alpha", "0.3", "3", "--layer", "-1"]) == 0
+    assert "multiplied by alpha" in capsys.readouterr().out
+
+
+def test_real_inputs(capsys):
+    args = ["theory", "--model", "deep_linear", "--dataset", "digits", "--subset", "20", "--layers", "2", "--loss-scale", "0.1",
+            "--decay", "1e-3"]
+    found = said(capsys, *args)
+    x, y, classes = _load("digits", 20, None)
+    model = DeepLinear(inputs=x, classes=classes, samples_per_class=np.bincount(y).tolist(), width=10, layers=2, decay=1e-3,
+                       loss_scale=0.1)
+    assert found["fixed_point"]["feature_norm"] == theory.fixed_point(model).feature_norm
+    assert found["fixed_point"]["status"] == "numerical" and found["fixed_point"]["stationarity"] < 1e-10
+    assert found["boundaries"]["floor"]["nc1"] == theory.floor(model).nc1
+    assert found["boundaries"]["fold"]["status"] == "numerical" and found["boundaries"]["fold"]["factor"] > 1
+    assert "20 samples of 64 inputs" in describe(Setting(model="deep_linear", dataset="digits"), model)
 
 
 def test_data_tied(capsys):

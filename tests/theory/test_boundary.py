@@ -92,6 +92,8 @@ def test_fold_on_data_that_mix_modes(brute, layers, bias):
     m = DeepLinear(inputs=X, classes=2, samples_per_class=3, layers=layers, width=2, bias=bias, decay=0.01)
     found = fold(m)
     assert found.modes[-1] == found.last >= found.decay and len(found.modes) == (2 if bias == "none" else 1)
+    alone = fold(m, first=True)
+    assert alone.decay == found.decay and alone.last == found.decay and alone.factor == found.factor
     if layers > 2:
         assert abs(found.factor / continued(brute, m, 0.6) - 1) < 1e-5
     below, above = (fixed_point(scaled(m, found.factor * f)) for f in (0.999, 1.001))
@@ -151,9 +153,9 @@ def test_minority_threshold(layers):
     counts = (40, 60, 100)
     m = UFM(classes=3, samples_per_class=counts, width=3, layers=layers, decay=1e-3)
     edge: Any = scaled(m, fold(m).factor)
-    assert minority_threshold(edge) == pytest.approx(40, rel=1e-12)
+    assert float(minority_threshold(edge)) == pytest.approx(40, rel=1e-12)
     if layers == 1:
-        assert minority_threshold(m) == pytest.approx(200**2 * 1e-6, rel=1e-12)
+        assert minority_threshold(m).value == pytest.approx(200**2 * 1e-6, rel=1e-12)
     for counts, lost in (((39, 61, 100), 1), ((41, 59, 100), 0)):
         assert np.sum(fixed_point(replace(edge, samples_per_class=counts)).class_mean_norms == 0) == lost
 
@@ -163,10 +165,10 @@ def test_mean_mode_threshold(layers):
     m = UFM(
         classes=3, samples_per_class=4, width=3, layers=layers, bias="decayed", decay=Decay(0.01, 0.02, 0.1)
     )
-    at = mean_mode_threshold(m)
+    at = float(mean_mode_threshold(m))
     for f, rank in ((1 - 1e-9, 2), (1 + 1e-9, 3)):
         assert fixed_point(replace(m, decay=Decay(0.01, 0.02, at * f))).rank == rank
-    assert mean_mode_threshold(replace(m, decay=Decay(3.0, 3.0, 0.1))) == np.inf
+    assert mean_mode_threshold(replace(m, decay=Decay(3.0, 3.0, 0.1))).value == np.inf
 
 
 def test_lanes_and_refusals():
@@ -181,5 +183,9 @@ def test_lanes_and_refusals():
     with pytest.raises(BadInput, match="inputs"):
         maxwell(DeepLinear(inputs=np.eye(3), classes=3, samples_per_class=1, layers=3))
     with pytest.raises(BadInput, match="activation"):
-        fold(UFM(classes=3, layers=2, activation="relu"))
+        fold(UFM(classes=3, layers=2, activation="tanh"))
     assert r"\Gamma" in many.formula
+    two = UFM(classes=3, decay=[1e-3, 2e-3])
+    for found in (minority_threshold(two), mean_mode_threshold(two)):
+        assert found.value.shape == (2,) and found.status == "exact" and found.assumptions and found.source
+        assert r"\lambda" in found.formula

@@ -249,6 +249,92 @@ def test_frames_are_those_of_free_features():
         assert found.signal == pytest.approx(frame.signal, rel=1e-9)
 
 
+def theta_of(v, X, G):
+    """Rayleigh quotient of the kernel on the class-mean part of the pull G (K, N) on the outputs, weights alone."""
+    V = torch.tensor(closure.class_mean_part(split(v)[0][2].T @ G, LABELS))
+    t = v.clone().requires_grad_()
+    back = torch.autograd.grad((forward(t, X)[0] * V).sum(), t)[0][:HEAD]
+    return closure.rayleigh(back, V)
+
+
+def test_kernel_is_homogeneous():
+    """Hidden layers times s: features times s^d, the kernel times s^{2(d-1)}, exactly."""
+    X, v = torch.tensor(inputs(0.3)), some(2)
+    v[HEAD:] = 0
+    hidden = sum(a * b for a, b in SHAPES[:2])
+    scaled = torch.cat([1.7 * v[:hidden], v[hidden:]])
+    G = torch.tensor(np.random.default_rng(0).standard_normal((K, len(LABELS))))
+    assert torch.allclose(forward(scaled, X)[0], 1.7**2 * forward(v, X)[0], rtol=1e-12)
+    assert theta_of(scaled, X, G) == pytest.approx(1.7**2 * theta_of(v, X, G), rel=1e-12)
+
+
+@cache
+def two_phases(first=1500, starts=3):
+    """`first` steps of cross-entropy, then squared loss to rest: (theta, fn, Gram) after phase 1 and fn at rest, by case;
+    the cheapest end of a few starts."""
+    names = ("clean", "noisy", "random")
+    X = torch.tensor(np.stack([inputs(*CASES[name][:2]) for name in names])).repeat_interleave(starts, 0)
+    rng, decays = np.random.default_rng(0), torch.full((COUNT,), LAM, dtype=torch.float64)
+    v = np.concatenate([rng.standard_normal((len(X), a * b)) * np.sqrt(2 / b) for a, b in SHAPES[:3]], axis=1)
+    v = torch.tensor(np.pad(v, ((0, 0), (0, COUNT - HEAD))), requires_grad=True)
+    labels = torch.tensor(LABELS).expand(len(X), -1)
+
+    def softmax(v):
+        data = torch.nn.functional.cross_entropy(forward(v, X)[1], labels, reduction="none").mean(1)
+        return data + (decays * v**2).sum(-1) / 2
+
+    def run(value, steps):
+        speed = torch.zeros_like(v)
+        for size, count in steps:
+            for _ in range(count):
+                gradient = torch.autograd.grad(value(v).sum(), v)[0]
+                gradient[:, HEAD:] = 0
+                with torch.no_grad():
+                    v.add_(speed.mul_(0.9).sub_(gradient, alpha=size))
+
+    run(softmax, ((0.1, first),))
+    before = []
+    for vi, Xi in zip(v.detach(), X, strict=True):
+        h, F = forward(vi, Xi)
+        M = np.stack([h[:, k == LABELS].mean(1).numpy() for k in range(K)], axis=1)
+        pulled = (Y - torch.softmax(F, 0)) / len(LABELS)
+        before.append((theta_of(vi, Xi, pulled), float(h.norm(dim=0).mean()), M.T @ M))
+    run(lambda v: loss(v, X, decays), ((0.003, 300), (0.02, 400), (0.06, 1200), (0.02, 400), (0.002, 400)))
+    after = [float(forward(vi, Xi)[0].norm(dim=0).mean()) for vi, Xi in zip(v.detach(), X, strict=True)]
+    ends = loss(v, X, decays).detach().reshape(len(names), starts).argmin(1) + starts * torch.arange(len(names))
+    return {name: (*before[i], after[i]) for name, i in zip(names, ends.tolist(), strict=True)}
+
+
+@pytest.mark.parametrize(("name", "frame", "shaped"), [("clean", 3e-3, 3e-3), ("noisy", 3e-3, 6e-3), ("random", 0.13, 0.03)])
+def test_forecast_from_the_cross_entropy_phase(name, frame, shaped):
+    """fn at rest under squared loss, a third of what phase 1 ends with, from phase 1 alone."""
+    theta, before, gram, fn = two_phases()[name]
+    assert before > 2.5 * fn
+    for shape, error in ((None, frame), (gram, shaped)):
+        found = closure.forecast(theta, before, 2, LAM, strength.Square(K, C), EACH, shape=shape)
+        assert found.feature_norm == pytest.approx(fn, rel=error) and found.status == "empirical"
+        assert found.theta == pytest.approx(theta * K / (K - 1) * (found.feature_norm / before), rel=1e-9)  # fn^{2 - 2/d}
+    assert "theta_{1}" in found.formula and found.source
+    uncarried = closure.tangent_kernel(theta, 2, LAM, strength.Square(K, C), EACH)
+    assert abs(uncarried.feature_norm / fn - 1) > 0.1  # theta of phase 1 as it is says nothing of phase 2
+
+
+def test_forecast_solves_its_equation():
+    """Frames at small decay: fn^{2 + 2/d} = x^2 theta K/(K-1)/(n d fn_1^{2 - 2/d}); the linear network's own numbers come
+    back from a phase 1 of any size."""
+    d, n, lam, r = 3, 5, 1e-5, 2.0
+    point = closure.relu_mlp(d, 6, r, lam)
+    for size in (0.5, 4.0):
+        theta = n * d * size ** (2 - 2 / d) * r ** (2 / d) * 5 / 6
+        found = closure.forecast(theta, size, d, lam, strength.Square(6, 0.5), n)
+        assert found.feature_norm == pytest.approx(point.feature_norm, rel=1e-9)
+        large = closure.forecast(theta, size, d, 1e-4, strength.Square(10, 0.1), 180)
+        assert large.feature_norm**(2 + 2 / d) == pytest.approx(
+            large.signal**2 * theta * 10 / 9 / (180 * d * size ** (2 - 2 / d)), rel=1e-9)
+        free = closure.forecast(theta, size, d, lam, strength.Square(6, 0.5), n, "free")
+        assert free.signal < 1 and np.isfinite(free.feature_norm)
+
+
 def test_a_priori():
     """Bias-free ReLU network on orthogonal means: exact without noise, within its stated error with it."""
     for name, noise, unit in (("clean", 0.0, 2e-5), ("quiet", 0.05, 3e-3)):
@@ -271,6 +357,10 @@ def test_a_priori():
         ("classes", lambda: closure.tangent_kernel(1.0, 2, 1e-3, strength.Softmax(2), 2, "free")),
         ("shape", lambda: closure.tangent_kernel(1.0, 2, 1e-3, strength.Softmax(3), 2, shape=np.eye(3))),
         ("shape", lambda: closure.tangent_kernel(1.0, 2, 1e-3, strength.Square(3), 2, shape=np.eye(2))),
+        ("feature_norm", lambda: closure.forecast(1.0, 0.0, 2, 1e-3, strength.Square(3), 2)),
+        ("hidden", lambda: closure.forecast(1.0, 1.0, 0, 1e-3, strength.Square(3), 2)),
+        ("loss", lambda: closure.forecast(1.0, 1.0, 2, 1e-3, strength.Softmax(3), 2)),
+        ("bias", lambda: closure.forecast(1.0, 1.0, 2, 1e-3, strength.Square(3), 2, "decayed")),
         ("inputs.amplitude", lambda: closure.relu_mlp(2, 3, -1.0, 1e-3)),
     ],
 )

@@ -67,6 +67,11 @@ def test_frames():
     assert d.frame() == (0, 0) and d.frame_decayed() == (0, 0, 0, 0)
 
 
+@pytest.mark.parametrize(("layers", "units"), [(3, 4)])
+def test_pairs(layers, units):
+    assert d.pairs(layers, units) == (0, 0)
+
+
 def test_shares_of_a_stream():
     """Cost lambda E s^2/(2L), and beta = gamma/sqrt(K-1) puts idle units at zero."""
     cost, ratio = d.shares()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+import theory
 from ncflow.errors import BadInput
 from ncflow.losses import Loss
 from ncflow.model import UFM, Decay
@@ -139,6 +140,19 @@ def test_one_layer_against_projected_descent(loss, bias):
         K, lb = int(rng.integers(3, 6)), np.exp(rng.uniform(-5, 1)) if bias == "decayed" else 0.0
         m = model(loss, 1, bias, K, int(rng.integers(1, 3)), lam[1], lam[0], lb, rng.uniform(0.3, 0.6))
         check(m, rng, fixed_point(m))
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.sampled_from(["mse", "cross_entropy", "label_smoothing", "focal"]), st.sampled_from(["none", "free", "decayed"]),
+       st.integers(3, 4), st.integers(1, 2), st.floats(0.03, 0.5), st.integers(0, 10**6))
+def test_drawn_models_against_projected_descent(loss, bias, K, n, share, seed):
+    """Decays of features, head and bias and the loss scale drawn, at a share of the fold."""
+    rng = np.random.default_rng(seed)
+    lam, c = 10 ** rng.uniform(-0.4, 0.4, 2), rng.uniform(0.3, 0.6)
+    lb = 10 ** rng.uniform(-2, 0.3) if bias == "decayed" else 0.0
+    at = share * theory.fold(model(loss, 1, "free" if lb else bias, K, n, lam[1], lam[0], 0.0, c)).factor
+    m = model(loss, 1, bias, K, n, at * lam[1], at * lam[0], lb, c)
+    check(m, rng, fixed_point(m))
 
 
 @pytest.mark.parametrize("bias,loss", [("none", "mse"), ("free", "mse"), ("free", "cross_entropy")])

@@ -163,7 +163,7 @@ def test_lanes_and_refusals():
     decays: Any = (1e-3, 1e-2, 5.0)
     many = rates(UFM(classes=3, samples_per_class=2, layers=2, decay=decays))
     assert many.nc1.value[:2] == pytest.approx([4e-3, 4e-2]) and np.isnan(many.fn.value[2])
-    assert many.nc1.status == "asymptotic" and many.balance.status == "exact" and many.fn.conditions
+    assert many.nc1.status == "asymptotic" and many.balance.status == "exact" and many.fn.assumptions
     assert all(r"\rho" in r.formula for r in (many.nc1, many.fn, many.balance, many.nc1_first))
     with pytest.raises(BadInput, match="inputs"):
         rates(DeepLinear(inputs=np.eye(3), classes=3, samples_per_class=1, layers=2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ncflow.errors import BadInput
 from ncflow.model import UFM, Decay, DeepLinear, Isotropic
-from theory import derivations_dynamics
+from theory import derivations_hessian
 from theory import spectrum as public
 from theory.rest import points, root_of
 from theory.spectrum import spectrum
@@ -207,7 +207,7 @@ def test_numbers_of_the_two_factor_model():
 
 
 def test_slow_mode_is_the_derived_one():
-    d = derivations_dynamics
+    d = derivations_hessian
     for lw, lh in ((1e-3, 1e-3), (4e-3, 5e-4), (1e-4, 2e-3)):
         m = model(1, "none", 5, lw, lh)
         found, x = spectrum(m).block("symmetric").eigenvalues, next(points(m)).signal

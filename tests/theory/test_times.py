@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from ncflow import initial
 from ncflow.errors import BadInput
 from ncflow.model import UFM, Decay, DeepLinear, Isotropic
-from theory import Regime, fixed_point, fold, lead_time, maxwell, regime, time_to_collapse
+from theory import Regime, fixed_point, fold, lead_time, maxwell, rates, regime, time_to_collapse
 from theory.aligned import aligned, crossing
 
 
@@ -214,6 +214,25 @@ def test_fn_and_nc1_race():
         apart = np.abs(flow.feature_norm(t, path.sol(t)) / rest - 1)
         assert apart[0] == pytest.approx(0.01, rel=1e-6) and np.all(apart[1:] < 0.01)
     assert lead_time(m, signal=1.0, scatter=40.0, tolerance=1e-3).lead < found.lead
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.floats(-4, -1), st.floats(-4, -1), st.integers(2, 6), st.integers(2, 30), st.sampled_from(["none", "free"]))
+def test_who_is_first_in_the_end(log_w, log_h, K, n, bias):
+    """One layer: fn iff lambda_W > lambda_H and sigma > 1/2, not 2 sigma lambda_W > lambda_W + lambda_H."""
+    lw, lh = 10**log_w, 10**log_h
+    m = UFM(classes=K, samples_per_class=n, width=K + 2, bias=bias, decay=Decay(lw, lh))
+    found, x = rates(m), fixed_point(m).signal
+    if not x or abs(x - 0.5) < 1e-6 or abs(lw / lh - 1) < 1e-6:
+        return
+    assert (found.signal.value > found.nc1_first.value) == (lw > lh and x > 0.5)
+
+
+def test_the_exact_condition_differs_from_its_leading_order():
+    m = UFM(classes=4, samples_per_class=100, width=8, decay=Decay(1.2e-2, 1e-2))
+    x, found = fixed_point(m).signal, lead_time(m)
+    assert 0.5 < x < 0.6 and 2 * x * 1.2e-2 < 1.2e-2 + 1e-2 and found.fn_first
+    assert not lead_time(UFM(classes=4, samples_per_class=100, width=8, decay=Decay(1e-2, 1.2e-2))).fn_first
 
 
 def test_regimes():
