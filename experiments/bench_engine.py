@@ -8,8 +8,7 @@ of its own solver on the full flow, times the evaluations that it needs on the r
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -28,15 +27,12 @@ from experiments.plain_ufm import (
     seconds_per_evaluation,
     torchdiffeq_run,
 )
+from experiments.time_shares import shares
 from experiments.timing import Target, alternate, seconds
 from ncflow import UFM, Crossing, Decay, Trajectory, simulate
 from theory import fixed_point
 
 LADDER = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
-#: What may be in the time of one evaluation but is not a product: torch operations by kind.
-KINDS = {"products": ("bmm", "baddbmm", "mm", "addmm"),
-         "copies": ("cat", "copy_", "where", "index", "index_put_", "fill_", "clone", "masked_fill_"),
-         "reductions": ("sum", "linalg_vector_norm", "all", "any", "amax", "max", "mean")}
 
 
 @dataclass(frozen=True)
@@ -51,13 +47,14 @@ class Size:
     small_decay: float = 1e-5
     lanes: int = 64  # seeds, and as many decays
     alone: int = 16
+    horizon: float = 2000.0  # of the lanes
     depths: tuple[int, ...] = (1, 3, 6, 9)
     published: dict[str, int] = field(default_factory=lambda: {"classes": 4, "samples_per_class": 100, "width": 64})
     rounds: int = 3
 
 
 QUICK = Size(width=24, per_class=60, counts=(60, 6000), decay=5e-3, collapsed=1e-3, small_decay=1e-3, lanes=4, alone=2,
-             depths=(1,), published={"classes": 3, "samples_per_class": 10, "width": 8}, rounds=1)
+             horizon=100.0, depths=(1,), published={"classes": 3, "samples_per_class": 10, "width": 8}, rounds=1)
 
 
 @dataclass
@@ -224,7 +221,7 @@ def stiff(size: Size, device: str, tell: Callable[[float], None]) -> Case:
 
 def lanes(size: Size, device: str, tell: Callable[[float], None]) -> Case:
     """Many lanes at once against one at a time."""
-    decays, horizon, total = np.geomspace(1e-4, 1e-2, size.lanes), 2000.0, size.lanes**2
+    decays, horizon, total = np.geomspace(1e-4, 1e-2, size.lanes), size.horizon, size.lanes**2
     workers = (os.cpu_count() or 1) if torch.device(device).type == "cpu" else 1
     case = Case("lanes", "Many lanes at once against one at a time",
                 f"K = 10, n = 100, p = 32, reduced flow, {size.lanes} seeds x {size.lanes} decays 1e-4 .. 1e-2, theta = n, "
@@ -264,53 +261,9 @@ def lanes(size: Size, device: str, tell: Callable[[float], None]) -> Case:
     apart = max(float(np.abs(found[0].data["fn"].values[i, -1] / single[i].data["fn"].values[0, -1] - 1)) for i in picked)
     case.targets.append(Target("throughput over one at a time", case.rows[-1]["times"], least=10))
     case.notes.append(f"Largest relative difference of fn between a lane in the batch and alone: {apart:.1e}.")
-    case.notes.append(where_time_goes(lambda: go(decays[len(decays) // 2 :][:1], range(min(64, 16 * size.lanes)))))
+    share = shares(lambda: go(decays[len(decays) // 2 :][:1], range(min(64, 4 * size.lanes))), device)
+    case.notes.append(str(share))
     return case
-
-
-def where_time_goes(work: Callable[[], Any]) -> str:
-    """Shares of one process's time by kind of operation, and of the same products alone."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler talks on stderr
-    from torch.profiler import ProfilerActivity, profile
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    products: dict[tuple, int] = defaultdict(int)
-
-    class Listen(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[override]
-            name = func.overloadpacket.__name__
-            if name in KINDS["products"]:
-                shapes = tuple((tuple(a.shape), a.stride()) for a in args if isinstance(a, torch.Tensor))
-                products[name, shapes] += 1
-            return func(*args, **(kwargs or {}))
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        whole = min(seconds(lambda: work() and None) for _ in range(2))
-        with Listen():
-            work()
-        alone = 0.0
-        for (name, shapes), count in products.items():
-            made = [torch.rand(sum((n - 1) * s for n, s in zip(*x, strict=True)) + 1, dtype=torch.float64).as_strided(*x)
-                    for x in shapes]
-            call = getattr(torch, name)
-            few = min(count, 200)
-            alone += count / few * seconds(lambda: [call(*made) for _ in range(few)] and None)  # noqa: B023
-        with profile(activities=[ProfilerActivity.CPU]) as seen:
-            work()
-    finally:
-        torch.set_num_threads(threads)
-    spent: dict[str, float] = defaultdict(float)
-    for event in seen.key_averages():
-        name = event.key.removeprefix("aten::")
-        kind = next((kind for kind, names in KINDS.items() if name in names), "elementwise and other kernels")
-        if event.key.startswith("aten::"):
-            spent[kind] += event.self_cpu_time_total
-    total = sum(spent.values())
-    shares = ", ".join(f"{kind} {100 * value / total:.0f}%" for kind, value in sorted(spent.items(), key=lambda x: -x[1]))
-    return (f"The same products alone take {100 * alone / whole:.0f}% of the time of a batch of one process. Of the time in "
-            f"kernels as profiled: {shares}; the rest of the wall time is Python and dispatch.")
 
 
 def published(size: Size, device: str, tell: Callable[[float], None]) -> Case:
@@ -427,12 +380,11 @@ def agreement(device: str) -> float:
 
 
 def bench(names: Iterable[str], size: Size, device: str = "cpu",
-          progress: Callable[[str, float], None] | None = None) -> list[Case]:
-    """The cases of `names`, one after the other."""
-    found = []
+          progress: Callable[[str, float], None] | None = None) -> Iterator[Case]:
+    """The cases of `names`, one after the other, each as soon as it is measured."""
     for name in names:
         tell = (lambda share, name=name: progress(name, share)) if progress is not None else (lambda share: None)
         tell(0.0)
-        found.append(CASES[name](replace(size), device, tell))
+        case = CASES[name](replace(size), device, tell)
         tell(1.0)
-    return found
+        yield case

@@ -68,7 +68,7 @@ class Start:
         return Field(targets, d, n * K, 1 / (n * K), decay, decay / n, float(n), [0]), state, out
 
 
-def feature_norm(field: Field, states: np.ndarray, times: Sequence[float], outside: float) -> np.ndarray:
+def feature_norm(field: Field, states: np.ndarray, times: Sequence[float] | np.ndarray, outside: float) -> np.ndarray:
     """Root mean square of |h| of reduced states (times, size); `outside` as from `Start.reduced`."""
     fading = np.exp(-2 * field.mobility * field.decay_H * np.asarray(times))
     inside = np.square(states[:, : field.width * field.targets.shape[1]]).sum(1)
@@ -84,7 +84,7 @@ def nc1(field: Field, state: np.ndarray, time: float, outside: float) -> float:
     return float(within / (np.square(M - M.mean(1, keepdims=True)).sum() / K))
 
 
-def scipy_run(field: Field, y: np.ndarray, times: Sequence[float], rtol: float) -> tuple[np.ndarray, int]:
+def scipy_run(field: Field, y: np.ndarray, times: Sequence[float] | np.ndarray, rtol: float) -> tuple[np.ndarray, int]:
     """States (times, size) by SciPy's DOP853, and the evaluations that it takes without output in between."""
     args = {"method": "DOP853", "rtol": rtol, "atol": 1e-3 * rtol}
     states = solve_ivp(field, (0, times[-1]), y, t_eval=times, **args).y.T
@@ -93,7 +93,7 @@ def scipy_run(field: Field, y: np.ndarray, times: Sequence[float], rtol: float) 
     return states, field.calls[0]
 
 
-def torchdiffeq_run(field: Field, y: np.ndarray, times: Sequence[float], rtol: float) -> tuple[np.ndarray, int]:
+def torchdiffeq_run(field: Field, y: np.ndarray, times: Sequence[float] | np.ndarray, rtol: float) -> tuple[np.ndarray, int]:
     """States (times, size) by torchdiffeq's dopri5, and its evaluations."""
     from torchdiffeq import odeint
 

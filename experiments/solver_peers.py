@@ -11,7 +11,7 @@ import torch
 from experiments.plain_ufm import Field
 
 
-def torchode_run(field: Field, y: np.ndarray, times: Sequence[float], rtol: float) -> tuple[np.ndarray, int, float]:
+def torchode_run(field: Field, y: np.ndarray, times: Sequence[float] | np.ndarray, rtol: float) -> tuple[np.ndarray, int, float]:
     """States (times, size), evaluations and seconds of torchode's Dopri5."""
     import torchode
 
@@ -38,7 +38,7 @@ def torchode_run(field: Field, y: np.ndarray, times: Sequence[float], rtol: floa
         return states, count, perf_counter() - start
 
 
-def diffrax_run(field: Field, y: np.ndarray, times: Sequence[float], rtol: float) -> tuple[np.ndarray, int, float]:
+def diffrax_run(field: Field, y: np.ndarray, times: Sequence[float] | np.ndarray, rtol: float) -> tuple[np.ndarray, int, float]:
     """States (times, size), evaluations (six per step) and seconds of diffrax's Dopri5, compiled before the clock starts."""
     import diffrax
     import jax

@@ -89,7 +89,8 @@ class Job:
         runs, order, done = [], [], 0
         pool = Parallel(n_jobs=workers, return_as="generator")
         try:
-            for (own, numbers), lanes in zip(pool(delayed(_run_part)(self.part(lanes)) for lanes in parts), parts, strict=True):
+            done_parts: Any = pool(delayed(_run_part)(self.part(lanes)) for lanes in parts)
+            for (own, numbers), lanes in zip(done_parts, parts, strict=True):
                 runs += own
                 order.append(lanes[numbers])
                 done += len(lanes)

@@ -51,7 +51,7 @@ class Loss:
             log_true = (log_p * self.targets).sum(1, keepdim=True)
             p, miss = log_true.exp(), -torch.expm1(log_true)
             # d(-(1-p)^g log p)/dz = [(1-p)^g - g p (1-p)^(g-1) log p] (softmax - e_y)
-            ratio = torch.where(miss > 0, -log_true / miss.clamp(min=1e-300), 1.0)
+            ratio = (-log_true / miss.clamp(min=1e-300)).masked_fill(miss <= 0, 1.0)
             error = error * miss**self.gamma * (1 + self.gamma * p * ratio)
         return error.div_(self.samples)
 

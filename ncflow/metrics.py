@@ -410,7 +410,7 @@ def from_moments(
 
 
 def _evaluate(g: _Geometry, metrics: list[Metric]) -> dict[str, Tensor]:
-    return {metric.name: torch.where(g.valid, metric.value(g), torch.nan) for metric in metrics}
+    return {metric.name: metric.value(g).masked_fill(~g.valid, torch.nan) for metric in metrics}
 
 
 def _select(names: Iterable[str] | None, W: Any, b: Any, choices: Choices, *, samples: bool) -> list[Metric]:

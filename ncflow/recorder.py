@@ -23,10 +23,14 @@ class Recorder:
 
     The driver calls it after every step. What it does to a lane does not depend on the other lanes of the batch.
 
+    On a GPU it is asked between two looks of the host by `peek` instead, which reads nothing back.
+
     Attributes:
         columns: name -> (lanes, times, ...) of what has been measured, NaN where a lane did not get to.
         event_time, event_fn: (lanes, events), NaN for what did not happen.
     """
+
+    peeking = ("next", "level")  # what `peek` replaces
 
     def __init__(self, flow: Flow, batch: Batch, times: Sequence[float] | np.ndarray, events: Sequence[Crossing], slots: int,
                  progress: Callable[[float], None] | None = None):
@@ -58,10 +62,10 @@ class Recorder:
         if self.events:
             self._look_for_events(inside)
         while True:
-            due = self.times[self.next.clamp(max=len(self.times) - 1)]
-            ready = inside.accepted & (self.next < len(self.times)) & (due <= inside.t1)
+            ready = self._due(inside)
             if not bool(ready.any()):
                 return
+            due = self.times[self.next.clamp(max=len(self.times) - 1)]
             within = ready & (due < inside.t1)
             y = inside.step.y
             if bool(within.any()):
@@ -70,6 +74,32 @@ class Recorder:
             self._keep(ready, y)
             if self.progress is not None:
                 self.progress(float(self.next.double().mean()) / len(self.times))
+
+    def peek(self, inside: Inside) -> Tensor:
+        """Keep at most two states of each lane; returns the lanes that have more to show in this step, an event or another
+        state, and have to take it again."""
+        again = torch.zeros_like(inside.accepted)
+        if self.events:
+            after = self._levels(inside.step.y)
+            again = (self._pending(inside) & (after <= 0) & ~(self.level <= 0)).any(1)
+        lanes = torch.arange(len(again), device=again.device)
+        for _ in range(2):  # about as many as there are steps
+            ready = self._due(inside) & ~again
+            due = self.times[self.next.clamp(max=len(self.times) - 1)]
+            share = torch.where(ready & (due < inside.t1), (due - inside.t0) / (inside.t1 - inside.t0), torch.ones_like(due))
+            y = torch.where((share < 1)[:, None], inside.step.interpolate(share), inside.step.y)
+            slot = (self.next - self.first).clamp(0, self.slots.shape[1] - 1)
+            self.slots[lanes, slot] = torch.where(ready[:, None], self.flow.project(y), self.slots[lanes, slot])
+            self.next = self.next + ready
+        again = again | self._due(inside)
+        if self.events:
+            self.level = torch.where((inside.accepted & ~again)[:, None], after, self.level)
+        return again
+
+    def _due(self, inside: Inside) -> Tensor:
+        """(lanes,) whether a time to record is inside an accepted step."""
+        due = self.times[self.next.clamp(max=len(self.times) - 1)]
+        return inside.accepted & (self.next < len(self.times)) & (due <= inside.t1)
 
     def _keep(self, lanes: Tensor, y: Tensor) -> None:
         """Put the states `y` of the lanes in the mask into the next slot of each."""
@@ -122,8 +152,12 @@ class Recorder:
             self.event_time = torch.where(happened, time[:, None], self.event_time)
             self.event_fn = torch.where(happened, fn[:, None], self.event_fn)
 
+    def _pending(self, inside: Inside) -> Tensor:
+        """(lanes, events) what has not happened yet, where a step was accepted."""
+        return inside.accepted[:, None] & self.event_time.isnan()
+
     def _look_for_events(self, inside: Inside) -> None:
-        pending = inside.accepted[:, None] & self.event_time.isnan()
+        pending = self._pending(inside)
         if not bool(pending.any()):
             return
         after, before = self._levels(inside.step.y), self.level

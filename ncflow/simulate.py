@@ -111,7 +111,7 @@ def simulate(
         "method": method, "rtol": rtol, "atol": atol, "rest": rest}
     job = Job(model, flow, blocks, lane, row, seed, np.arange(len(lane)), len(lane), times, stops, events,
               Control(rtol, atol, rest, max_steps, method, step), phases,
-              Horizon(float(times[-1]), rtol, bool(interventions)), provenance(model=describe(model), **settings), place)
+              Horizon(float(times[-1]), bool(interventions)), provenance(model=describe(model), **settings), place)
     runs, order = job.run(progress) if workers == 1 else job.share(workers, progress)
     run = runs[0] if len(runs) == 1 else merge(runs, order)
     return label_steps(run, phases) if len(phases) else run

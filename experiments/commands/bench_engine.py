@@ -55,9 +55,7 @@ def run(options: Options) -> int:
         raise BadInput("torchdiffeq", None, 'not installed: pip install "ncflow[bench]"')
     out, device = writable(options.out), find_device(options.device)
     size = job.QUICK if options.quick else job.Size()
-    start, about = perf_counter(), machine(options.device)
-    with progress() as tell:
-        cases = job.bench(options.cases, size, options.device, tell)
+    start, about, cases = perf_counter(), machine(options.device), []
     gpu: Any = "unmeasured"
     if device.type != "cpu":
         apart = job.agreement(options.device)
@@ -65,10 +63,13 @@ def run(options: Options) -> int:
     folder = writable(out / "bench-engine")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"bench-engine-{device.type}.json"
-    report = {"machine": about, "device": device.type, "quick": options.quick, "sizes": asdict(size),
-              "cases": [case.json() for case in cases], "gpu": gpu, "seconds": perf_counter() - start, "file": str(path),
-              "provenance": provenance()}
-    write_json(report, path)
+    report: dict[str, Any] = {}
+    with progress() as tell:
+        for case in job.bench(options.cases, size, options.device, tell):
+            cases.append(case.json())
+            report = {"machine": about, "device": device.type, "quick": options.quick, "sizes": asdict(size), "cases": cases,
+                      "gpu": gpu, "seconds": perf_counter() - start, "file": str(path), "provenance": provenance()}
+            write_json(report, path)  # after every case: a run that is ended keeps what it has measured
     if options.json:
         print(json.dumps(clean(report), allow_nan=False))
     else:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.flows.flow import Flow, Observation, float64
+from ncflow.flows.flow import Flow, Observation, class_moments, float64, members
 from ncflow.flows.layout import Layout
 from ncflow.losses import Loss
 from ncflow.model import UFM
@@ -32,7 +32,8 @@ class BatchNormFlow(Flow):
                  "decay_Z": tensor(model.feature_decays), "mobility": tensor(model.mobilities)}
         labels = torch.as_tensor(model.labels, device=device)
         super().__init__(Layout(model.block_shapes), lanes, 1, labels)
-        self.classes = model.classes
+        self.members = members(labels, model.classes)
+        self.counts = self.members.sum(1)
         self.loss = Loss.of(model.loss, labels, model.classes, scale=model.loss_scale, smoothing=model.smoothing,
                             gamma=model.focal_gamma)
 
@@ -65,7 +66,7 @@ class BatchNormFlow(Flow):
         return self.layout.pack(gradient).neg_()
 
     def moments(self, y: Tensor, detailed: bool = False) -> metrics.Moments:
-        return metrics.Moments.of(self._forward(y)[3].mT, self.labels, self.classes)
+        return class_moments(self._forward(y)[3], self.members, self.counts, detailed)
 
     def observe(self, y: Tensor) -> Observation:
         blocks, _, _, features, logits = self._forward(y)

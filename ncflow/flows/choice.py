@@ -21,15 +21,15 @@ from ncflow.flows.subspace import invariant
 from ncflow.model import UFM
 
 REDUCTIONS = ("reduced", "subspace", "equal_decays", "spectral")
+_FALL = 20.0  # by which NC1 may fall under equal decays, whose scatter is a difference of squares, to stay within ten tolerances
 _GAIN = 0.9  # a smaller flow is worth its coordinates if its state has at most this share of the numbers
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """What equal decays depend on: the end of the run, its rtol, and whether anything intervenes."""
+    """What equal decays depend on: the end of the run, and whether anything intervenes."""
 
     until: float = float("inf")
-    rtol: float = 1e-8
     interventions: bool = False
 
 
@@ -97,7 +97,7 @@ def _conservation(model: UFM, horizon: Horizon) -> tuple[list[str | None], list[
         why = [None if equal else unequal for equal in holds(decays[:, 0], features).tolist()]
     # How far log NC1 falls outside the span of the classifier.
     fall = 2 * (features + decays[:, :-1].sum(1)) * horizon.until
-    return why, (fall <= -log(1e4 * horizon.rtol)).tolist()
+    return why, (fall <= log(_FALL)).tolist()
 
 
 class _Candidates:
@@ -164,7 +164,7 @@ class _Candidates:
         for kind in [kind for kind in REDUCTIONS if kind != best]:
             why = self.obstacle(kind, conserved)
             if why is None and kind == "equal_decays" and not accurate:
-                why = "NC1 may fall to the accuracy of a difference of squares before the end"
+                why = f"NC1 may fall by more than {_FALL:g}, and the scatter is a difference of squares"
             if why is None and self.size(kind) > _GAIN * self.size(best):
                 why = f"{self.size(kind)} numbers instead of {self.size(best)} are no gain"
             if why is None:

@@ -7,7 +7,7 @@ the features' class means B and scatter C (see `factored`), H H^T = B B^T + C, s
     C = theta (W_1^T W_1 - e^(-2 lambda_1 t) G) - B B^T,   G = W_1^T W_1 - H H^T / theta at t = 0,
 
 and neither the scatter nor a propagator is integrated. C is a difference of squares: NC1 is accurate in
-absolute terms, to better than rtol (measured: 1e-11 at rtol 1e-8), so that one below 1e-12 is lost at any rtol.
+absolute terms, to about rtol/50 (measured: 1e-10 at rtol 1e-8), so that one below 1e-12 is lost at any rtol.
 """
 
 from __future__ import annotations

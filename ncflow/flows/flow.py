@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ncflow import metrics
 from ncflow.flows.layout import Layout
@@ -127,6 +128,21 @@ class Flow(ABC):
         chosen = copy.copy(self)
         chosen.lanes = {name: value[index] for name, value in self.lanes.items()}
         return chosen
+
+
+def members(labels: Tensor, classes: int) -> Tensor:
+    """(K, N) one where a sample is of a class, else zero."""
+    return one_hot(labels, classes).T.to(torch.float64).contiguous()
+
+
+def class_moments(features: Tensor, members: Tensor, counts: Tensor, detailed: bool) -> metrics.Moments:
+    """Moments of features (lanes, p, N); nothing is read back from the device, unlike in `metrics.Moments.of`."""
+    lanes = len(features)
+    own = members.expand(lanes, -1, -1)
+    means = torch.bmm(features, (own / counts[:, None]).mT)
+    within = torch.bmm(torch.baddbmm(features, means, own, alpha=-1).square_().sum(1, keepdim=True), own.mT)
+    total = features.norm(dim=1).sum(1) if detailed else features.new_full((lanes,), torch.nan)
+    return metrics.Moments(counts, means.mT, within.squeeze(1), total)
 
 
 def float64(values: Any, device: torch.device) -> Tensor:

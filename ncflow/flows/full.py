@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.flows.flow import Flow, Observation, float64
+from ncflow.flows.flow import Flow, Observation, class_moments, float64, members
 from ncflow.flows.layout import Layout
 from ncflow.flows.linear import chain, products_above, weight_gradients
 from ncflow.model import UFM, DeepLinear
@@ -37,7 +37,7 @@ class FullFlow(Flow):
             self.inputs = float64(model.inputs, device)
         super().__init__(Layout(shapes), lanes, model.layers, torch.as_tensor(model.labels, device=device))
         self.scale = 2 * model.loss_scale / model.samples
-        self.targets = torch.nn.functional.one_hot(self.labels, model.classes).T.to(torch.float64).contiguous()
+        self.targets = members(self.labels, model.classes)
         self.counts = self.targets.sum(1)
 
     def _parts(self, y: Tensor) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
@@ -68,11 +68,7 @@ class FullFlow(Flow):
     def moments(self, y: Tensor, detailed: bool = False) -> metrics.Moments:
         _, W, H = self._parts(y)
         features = torch.bmm(chain(W[:-1]), H) if self.layers > 1 else H
-        targets = self.targets.expand(len(y), -1, -1)
-        means = torch.bmm(features, (targets / self.counts[:, None]).mT)
-        within = torch.bmm(torch.baddbmm(features, means, targets, alpha=-1).square_().sum(1, keepdim=True), targets.mT)
-        total = features.norm(dim=1).sum(1) if detailed else y.new_full((len(y),), torch.nan)
-        return metrics.Moments(self.counts, means.mT, within.squeeze(1), total)
+        return class_moments(features, self.targets, self.counts, detailed)
 
     def observe(self, y: Tensor) -> Observation:
         blocks, W, H = self._parts(y)

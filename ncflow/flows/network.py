@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ncflow import metrics
 from ncflow.activations import ACTIVATIONS, scaled
-from ncflow.flows.flow import Flow, Observation, float64
+from ncflow.flows.flow import Flow, Observation, class_moments, float64, members
 from ncflow.flows.layout import Layout
 from ncflow.losses import Loss
 from ncflow.model import UFM, DeepLinear
@@ -35,6 +35,8 @@ class NetworkFlow(Flow):
             lanes |= {"decay_H": tensor(model.feature_decays), "mobility": tensor(model.mobilities)}
         labels = torch.as_tensor(model.labels, device=device)
         super().__init__(Layout(model.block_shapes), lanes, model.layers, labels)
+        self.members = members(labels, model.classes)
+        self.counts = self.members.sum(1)
         self.inputs = None if isinstance(model, UFM) else float64(model.inputs, device)
         self.classes, self.activation = model.classes, model.activation
         self.frozen = isinstance(model, UFM) and model.classifier == "etf"
@@ -86,7 +88,7 @@ class NetworkFlow(Flow):
         return y
 
     def moments(self, y: Tensor, detailed: bool = False) -> metrics.Moments:
-        return metrics.Moments.of(self._forward(y)[1][-1].mT, self.labels, self.classes)
+        return class_moments(self._forward(y)[1][-1], self.members, self.counts, detailed)
 
     def observe(self, y: Tensor) -> Observation:
         blocks, outputs, _, logits = self._forward(y)

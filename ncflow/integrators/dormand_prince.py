@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -59,10 +60,16 @@ class DormandPrince:
 
         def interpolate(theta: Tensor) -> Tensor:
             powers = theta[:, None] ** torch.arange(1, 5, device=y.device, dtype=y.dtype)
-            weights = (powers @ y.new_tensor(_DENSE).T).unbind(1)
+            weights = (powers @ _dense(y.device, y.dtype)).unbind(1)
             return _combine(y, h, [w[:, None] for w in weights], stages)
 
         return Step(last, stages[6], error, y.new_full((len(y),), 6.0), radius, interpolate)
+
+
+@lru_cache
+def _dense(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(4, stages) `_DENSE`, made once: a copy to a GPU waits for it."""
+    return torch.tensor(_DENSE, device=device, dtype=dtype).T
 
 
 def _combine(y: Tensor, h: Tensor, weights: Sequence[float | Tensor], stages: list[Tensor]) -> Tensor:
