@@ -127,14 +127,14 @@ def _head(net: Network) -> dict[str, Any]:
 
 def _kernel(net: Network) -> dict[str, Any]:
     assert net.theta is not None and net.hidden is not None
-    curve, words = net.curve, dict(shape=net.shape)
+    curve, shape = net.curve, net.shape
     if net.phase1_feature_norm is None:
-        found = closure.tangent_kernel(net.theta, net.hidden, net.decay, curve, net.samples_per_class, net.bias, **words)
+        found = closure.tangent_kernel(net.theta, net.hidden, net.decay, curve, net.samples_per_class, net.bias, shape=shape)
     else:
         if not isinstance(curve, strength.Square):
             raise BadInput("loss", net.loss, "mse with --phase1-feature-norm: the phase whose rest is forecast")
         found = closure.forecast(net.theta, net.phase1_feature_norm, net.hidden, net.decay, curve, net.samples_per_class,
-                                 net.bias, **words)
+                                 net.bias, shape=shape)
     require(bool(np.isfinite(found.feature_norm)), "theta", net.theta, "larger: no head is stationary above such features")
     return {"feature_norm": found.feature_norm, "signal": found.signal, "theta": found.theta,
             "feature_decay": found.feature_decay, **_words(found, found.formula)}

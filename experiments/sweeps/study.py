@@ -1,0 +1,36 @@
+"""What can be run beside a two-phase training: a simulation, or a network of another task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ncflow import Trajectory
+
+
+class Study(ABC):
+    """A frozen dataclass whose fields determine one short run, with a record like any other.
+
+    A study that was interrupted starts again; it should take minutes at most. Derived classes add validated fields.
+
+    Attributes:
+        kind: the name of its folders and records; no two classes share one.
+    """
+
+    kind: ClassVar[str]
+
+    def config(self) -> dict[str, Any]:
+        """Every field and the kind, JSON-ready."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+    @abstractmethod
+    def run(self, *, root: str | Path | None, progress: Callable[[float], None]) -> Trajectory:
+        """Do it, in this process.
+
+        Args:
+            root: data root, as in `realnets.load`.
+            progress: called with the fraction done.
+        """
