@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ncflow.errors import BadInput
@@ -61,10 +61,10 @@ def test_against_minimisation(brute, layers, bias, counts):
        st.integers(0, 10**6))
 def test_drawn_models_against_minimisation(brute, K, layers, bias, equal, share, seed):
     """Classes, sizes, widths, depth, every decay and the loss scale drawn, at a share of the fold; everything to 1e-9."""
+    assume(equal or bias != "decayed" or layers == 1)  # two minima, of which the record has the cheaper: drawn by seed above
     rng = np.random.default_rng(seed)
     counts = int(rng.integers(1, 4)) if equal else tuple(int(n) for n in rng.integers(1, 5, K))
     lam = 10 ** rng.uniform(-0.5, 0.5, layers + 1)
-
     widths = [K + int(w) for w in rng.integers(0, 2, layers)]
 
     def at(scale, lb=0.0):
@@ -76,19 +76,18 @@ def test_drawn_models_against_minimisation(brute, K, layers, bias, equal, share,
     lb = 10 ** rng.uniform(-3, 0.3) if bias == "decayed" else 0.0
     m = at(share * edge, lb)
     point = fixed_point(m)
-    if bias == "decayed" and point.other_roots and any(abs(r.loss / point.loss - 1) < 1e-3 for r in point.other_roots):
-        return  # two states of the mean mode nearly tie: descent decides by its start
-    loss, weak, ends = brute.ufm_loss(m), brute.ufm_loss(at(0.03 * edge, lb)), []
+    loss, weak = brute.ufm_loss(m), brute.ufm_loss(at(0.03 * edge, lb))
+    # with a decayed bias and several layers both states of the mean mode are minima, and the start decides
+    states = [point, *(root for root in point.other_roots if root.branch.startswith("mean mode"))]
     for centred in (False, True) if bias != "none" else (False,):
-        # through weaker decay, so that no mode starts in the basin of zero
         start = brute.aligned_start(m, rng, centred)
-        if layers > 1:
+        if layers > 1:  # through weaker decay, so that no mode starts in the basin of zero
             start = [b + 0.01 * rng.standard_normal(b.shape) for b in brute.descend(weak, start, newton=0)[0]]
-        ends.append(brute.descend(loss, start))
-    blocks, gradient = min(ends, key=lambda end: float(loss([torch.tensor(b) for b in end[0]])))
-    assert gradient < 1e-12
-    errors = brute.errors(m, blocks, point)
-    assert max(errors.values()) < 1e-9, errors
+        blocks, gradient = brute.lowest(m, rng) if layers == 1 else brute.descend(loss, start)
+        value = float(loss([torch.tensor(b) for b in blocks]))
+        assert gradient < 1e-12 and value >= point.loss * (1 - 1e-11)
+        errors = brute.errors(m, blocks, min(states, key=lambda state: abs(state.loss - value)))
+        assert max(errors.values()) < 1e-9, errors
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])
