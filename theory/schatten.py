@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Factors = tuple[Array, Array, Array]
 DEAD = 1e-13  # a singular value below this share of the largest is zero
+DYING = 1e-8  # one below this share is on its way there if the map without it is closer to rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,5 +149,13 @@ def _mixed(images: deque[Array], moves: deque[Array]) -> Array:
 def _finish(state: Factors | None, g: Array, B: Array, mu: float, D: int, steps: int) -> Solution:
     if state is None:
         return Solution(np.zeros((len(B), 0)), np.zeros(0), np.zeros((len(g), 0)), 0.0, 0.0, steps)
+    residual = stationarity(state, g, B, mu, D)
+    while len(state[1]) > 1 and state[1][-1] < DYING * state[1][0]:
+        U, s, Vt = state
+        without = U[:, :-1], s[:-1], Vt[:-1]
+        rest = stationarity(without, g, B, mu, D)
+        if rest >= residual:
+            break
+        state, residual = without, rest
     U, s, Vt = state
-    return Solution(U, s, Vt.T, stationarity(state, g, B, mu, D), objective(state, g, B, mu, D), steps)
+    return Solution(U, s, Vt.T, residual, objective(state, g, B, mu, D), steps)

@@ -66,6 +66,16 @@ def test_drawn_data_against_minimisation(brute, layers, bias, d, exponent, seed)
     assert max(errors.values()) < 1e-9, errors
 
 
+def test_a_mode_that_dies_late():
+    """Steps end while the third mode still halves at 2e-13 of the first: without it the point is at rest, with it not."""
+    rng = np.random.default_rng(208)
+    counts = tuple(int(n) for n in rng.integers(2, 6, int(rng.integers(2, 4))))
+    X = data(rng, 6, counts)
+    width, c = len(counts) + int(rng.integers(0, 2)), rng.uniform(0.3, 0.6)
+    point = fixed_point(network(X, counts, 2, "decayed", decay=10**-3.25, width=width, c=c))
+    assert point.rank == 2 and point.stationarity < 1e-13
+
+
 @pytest.mark.parametrize("layers", [2, 3, 4])
 def test_more_inputs_than_samples(brute, layers):
     rng = np.random.default_rng(layers)
