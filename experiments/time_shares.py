@@ -71,7 +71,8 @@ def _products(work: Callable[[], Any], device: str) -> float:
     alone = 0.0
     for (name, arrays), count in seen.items():
         spans = [sum((n - 1) * s for n, s in zip(*x, strict=True)) + 1 for x in arrays]
-        made = [torch.rand(span, dtype=torch.float64, device=device).as_strided(*x) for span, x in zip(spans, arrays, strict=True)]  # noqa: E501
+        memory = [torch.rand(span, dtype=torch.float64, device=device) for span in spans]
+        made = [each.as_strided(*x) for each, x in zip(memory, arrays, strict=True)]
         call, few = getattr(torch, name), min(count, 200)
         call(*made)
         alone += count / few * seconds(lambda: [call(*made) for _ in range(few)] and None, device)  # noqa: B023

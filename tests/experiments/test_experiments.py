@@ -163,8 +163,8 @@ def test_fn_under_a_loss():
 
 
 def test_our_networks_hold_what_their_record_holds(tmp_path):
-    protocol = TwoPhase(subset=100, depth=2, width=12, batch_size=25, epochs_ce=2, epochs_mse=4, measure_every=1, decays=(1e-3, 1e-2),  # noqa: E501
-                        seeds=(0, 1), settle=True, settle_epochs=4)  # fmt: skip
+    protocol = TwoPhase(subset=100, depth=2, width=12, batch_size=25, epochs_ce=2, epochs_mse=4, measure_every=1,
+                        decays=(1e-3, 1e-2), seeds=(0, 1), settle=True, settle_epochs=4)  # fmt: skip
     record = train(protocol, checkpoint=tmp_path / "run")
     (held,) = Catalogue.scan([tmp_path]).finished
     lane = protocol.lanes[2]
@@ -210,8 +210,13 @@ def test_depth_order_that_comes_from_two_thresholds_is_in_part():
 
 
 def decays(t_nc, star, **last):
-    return lambda c: (three(*([None] * 3), **last) if (k := {1e-5: 0, 5e-5: 1, 1e-4: 2, 5e-4: 3}[c.parameters["decay"]]) == 3 and last  # noqa: E501
-                      else three(*(t_nc[k] + d for d in (-10, 0, 10)), fn=[star[k] * f for f in (0.99, 1.0, 1.01)]))  # fmt: skip
+    def made(c):
+        k = {1e-5: 0, 5e-5: 1, 1e-4: 2, 5e-4: 3}[c.parameters["decay"]]
+        if k == 3 and last:
+            return three(*([None] * 3), **last)
+        return three(*(t_nc[k] + d for d in (-10, 0, 10)), fn=[star[k] * f for f in (0.99, 1.0, 1.01)])
+
+    return made
 
 
 def test_weight_decay_as_published_replicates_and_the_opposite_does_not():
@@ -258,8 +263,15 @@ def test_baseline():
 
 def activations(t_nc, fn, at=None):
     at = at or {"tanh": 0.049, "gelu": 0.049, "relu": 0.0095}
-    return lambda c: (three(*(t_nc[a] + d for d in (-10, 0, 10)), fn=[fn[a] * f for f in (0.995, 1.0, 1.005)], at=at[a], floor=at[a] * 0.9)  # noqa: E501
-                      if (a := c.parameters["activation"]) in t_nc else ())  # fmt: skip
+
+    def made(c):
+        a = c.parameters["activation"]
+        if a not in t_nc:
+            return ()
+        times, norms = (t_nc[a] + d for d in (-10, 0, 10)), [fn[a] * f for f in (0.995, 1.0, 1.005)]
+        return three(*times, fn=norms, at=at[a], floor=at[a] * 0.9)
+
+    return made
 
 
 def test_activation():
@@ -321,8 +333,8 @@ def grid(star, phase_one=()):
             return ()
         if pair in phase_one:
             return tuple(net(None, early=star[pair] * f, ce=0.005, fn=1.7, seed=k) for k, f in enumerate((0.995, 1.0, 1.005)))
-        return three(*(300, 310, 320), fn=[star[pair] * f for f in (0.995, 1.0, 1.005)], at=0.95 * c.threshold, floor=0.5 * c.threshold,  # noqa: E501
-                     early=star[pair] * 4)  # fmt: skip
+        norms = [star[pair] * f for f in (0.995, 1.0, 1.005)]
+        return three(300, 310, 320, fn=norms, at=0.95 * c.threshold, floor=0.5 * c.threshold, early=star[pair] * 4)
 
     return made
 

@@ -314,15 +314,22 @@ def test_tables_fit_and_help_has_an_example(tmp_path, capsys, monkeypatch):
     assert "ncflow run all --preset smoke" in capsys.readouterr().out
 
 
+LONG = """
+import sys
+from dataclasses import replace
+from experiments.cli import main
+from experiments.paper import depth
+conditions = tuple(replace(c, setting=replace(c.setting, epochs_mse=5000)) for c in depth.conditions("smoke"))
+object.__setattr__(depth.EXPERIMENT, "conditions", lambda preset: conditions)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_everything_resumable(tmp_path, number, code):
-    script = ("import sys; from dataclasses import replace; from experiments.paper import depth; from experiments.paper.experiment import"  # noqa: E501
-              " Condition; from experiments.cli import main; c = depth.conditions('smoke');"
-              " long = tuple(replace(x, setting=replace(x.setting, epochs_mse=5000)) for x in c);"
-              " object.__setattr__(depth.EXPERIMENT, 'conditions', lambda preset: long); sys.exit(main(sys.argv[1:]))")  # fmt: skip  # noqa: E501
     args = ["run", "depth", "--preset", "smoke", "--workers", "2", "--every", "1", "--out", str(tmp_path)]
     child = subprocess.Popen(
-        [sys.executable, "-c", script, *args], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", LONG, *args], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     until = time.time() + 60
     while child.poll() is None and len({p.parent for p in tmp_path.glob("*/epoch-*.json")}) < 2 and time.time() < until:
@@ -343,21 +350,22 @@ from experiments.sweeps import Job
 from experiments.sweeps.cluster import ray_tasks
 from experiments.sweeps.sweep import sweep
 from realnets import TwoPhase
-base = TwoPhase(subset=100, depth=2, width=12, batch_size=5, epochs_ce=2, epochs_mse=int(sys.argv[2]), measure_every=50, decays=(1e-3,))
+base = TwoPhase(subset=100, depth=2, width=12, batch_size=5, epochs_ce=2, epochs_mse=int(sys.argv[2]), measure_every=50,
+                decays=(1e-3,))
 jobs = [Job(replace(base, seeds=(k,))) for k in range(4)]
 with redirect_stdout(sys.stderr):  # as the command does: Ray talks on stdout
     results = sweep(jobs, Path(sys.argv[1]), ray_tasks, device="cpu", root=None, every=1, workers=2)
 for r in results:
     print(r.folder, r.error)
-"""  # noqa: E501
+"""
 
 
 @pytest.mark.slow
 def test_a_ray_worker_that_is_killed_loses_nothing_and_nothing_is_made_twice(tmp_path):
     pytest.importorskip("ray")
     out = tmp_path / "out"
-    child = subprocess.Popen([sys.executable, "-c", RAY, str(out), "800"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,  # noqa: E501
-                             text=True)  # fmt: skip
+    command = [sys.executable, "-c", RAY, str(out), "800"]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.time() + 120
     killed = None
     while killed is None and child.poll() is None and time.time() < until:
