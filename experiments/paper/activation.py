@@ -68,14 +68,17 @@ def _speed(evidence: Evidence, rows: dict[str, Row]) -> Verdict:
 
 
 def _value(evidence: Evidence, rows: dict[str, Row]) -> Verdict:
-    """ReLU lowest, GELU highest; at full scale also the values."""
-    at = {name: rows[name].times(every=evidence.cadence).fn_star for name in ORDER}
-    same = {name: rows[name].times(0.05, every=evidence.cadence).fn_star for name in ORDER}
+    """ReLU lowest, GELU highest, of the networks that collapse under squared error; at full scale also the values."""
+    times = {name: rows[name].times(every=evidence.cadence) for name in ORDER}
+    at = {name: t.fn[t.phase == 2] for name, t in times.items()}
+    same = {name: (t := rows[name].times(0.05, every=evidence.cadence)).fn[t.phase == 2] for name in ORDER}
+    early = {name: int((t.phase == 1).sum()) for name, t in times.items() if (t.phase == 1).any()}
+    apart = "".join(f"; {n} of {NAMES[name]} collapse under cross-entropy, where fn is another" for name, n in early.items())
     if not all(len(v) for v in at.values()):
-        return untestable("activation.value", "an activation did not reach its threshold")
+        return untestable("activation.value", f"an activation did not reach its threshold in phase 2{apart}")
     means, alike = ({n: float(v.mean()) for n, v in each.items() if len(v)} for each in (at, same))
     text = ", ".join(f"{NAMES[n]} {m:.2f}" for n, m in means.items()) + "; at NC1 < 0.05 for all: " + ", ".join(
-        f"{NAMES[n]} {m:.2f}" for n, m in alike.items())  # fmt: skip
+        f"{NAMES[n]} {m:.2f}" for n, m in alike.items()) + apart  # fmt: skip
 
     def ordered(m: dict[str, float]) -> bool:
         return len(m) == 3 and m["relu"] < m["tanh"] < m["gelu"]

@@ -286,6 +286,16 @@ def test_activation():
     assert found["activation.speed"] is C and found["activation.value"] is C
 
 
+def test_a_collapse_under_cross_entropy_lends_the_activations_no_value():
+    usual = activations({"tanh": 220, "gelu": 265, "relu": 300}, {"tanh": 1.33, "gelu": 2.13, "relu": 1.06})
+
+    def early(c):
+        return three(220, 230, 240, ce=0.04, at=0.04) if c.parameters["activation"] == "tanh" else usual(c)
+
+    found = verdict("activation", "activation.value", evidence("activation", early))
+    assert found.judgement is U and "3 of tanh collapse under cross-entropy" in found.found + found.reason
+
+
 def arms(ends, stars, t_nc=(290, 290, 290), jitter=0.002):
     order = {1.0: 0, 0.3: 1, 3.0: 2}
 
