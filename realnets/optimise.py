@@ -92,6 +92,22 @@ class Stepper:
             self.theta.mul_(1 - self.own * self.theta.new_tensor(self.rates).unsqueeze(1))
         self.library.step()
 
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Set to zero what is too small to matter but not to cost: call it once per epoch.
+
+        What neither data nor rounding moves any more, such as the weights of a unit that is always off, decays into the
+        subnormal numbers, and so do its moments. Processors take a hundred times as long for those: the last epochs of a small
+        perceptron, 12 times. Entries of parameters and first moments whose squares underflow (below 1e-19 in float32) go to
+        zero, seen by no step that moves anything; of second moments, the subnormal ones.
+        """
+        tiny = torch.finfo(self.theta.dtype).tiny
+        self.theta.masked_fill_(self.theta.abs() < tiny**0.5, 0.0)
+        for part in self.library.state.values():
+            for name, value in part.items():
+                if isinstance(value, Tensor) and value.ndim:
+                    value.masked_fill_(value.abs() < (tiny if name == "exp_avg_sq" else tiny**0.5), 0.0)
+
     def state(self) -> list[dict[str, Tensor]]:
         """Tensors by name of each group; empty before the first step."""
         found = self.library.state_dict()["state"]

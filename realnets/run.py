@@ -146,6 +146,7 @@ class Run:
         all_visits = torch.as_tensor(np.stack([visits[seed] for seed in seeds])).to(self.device)
         for batch in all_visits.split(self.protocol.batch_size, dim=1):
             step(batch.flatten())
+        stepper.clear()
         self.alive &= net.theta.isfinite().all(1)
         active = self.active
         self.good = torch.where(active[:, None], net.theta, self.good)

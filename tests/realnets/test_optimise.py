@@ -97,6 +97,37 @@ def test_a_lane_of_nan_leaves_the_others_alone():
     assert torch.equal(sick.theta[[0, 2]], sound.theta[[0, 2]]) and sick.theta[1].isnan().any()
 
 
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_what_underflows_is_cleared_and_nothing_else_moves(kind):
+    """Without it, entries that only decay moves end subnormal (Adam); those with data keep their bits."""
+
+    def after(clear):
+        theta = torch.linspace(0.1, 1, 40).reshape(1, 40)
+        grad = torch.zeros_like(theta)
+        stepper = Stepper(theta, grad, (1e-2,), 1e-3, kind=kind)
+        for step in range(4000):
+            stepper.set_rates([learning_rate("cosine", 1e-2, step, 4000)])
+            grad[:, 20:] = theta[:, 20:] - 1
+            grad[:, :20] = 0
+            stepper.step()
+            if clear and step % 100 == 99:
+                stepper.clear()
+        return theta, stepper.state()[0]
+
+    def subnormal(x):
+        return int(((x != 0) & (x.abs() < torch.finfo(x.dtype).tiny)).sum())
+
+    (kept, kept_state), (cleared, state) = after(False), after(True)
+    moments = [name for name, value in state.items() if value.ndim]
+    assert torch.equal(kept[:, 20:], cleared[:, 20:])
+    assert all(torch.equal(kept_state[m][:, 20:], state[m][:, 20:]) for m in moments)
+    assert subnormal(cleared) == 0 and all(subnormal(state[m]) == 0 for m in moments)
+    if kind == "adam":
+        assert subnormal(kept) + subnormal(kept_state["exp_avg"]) > 0 and (cleared[:, :20] == 0).any()
+    else:
+        assert torch.equal(kept, cleared)
+
+
 def test_multistep_is_torchs():
     weight = torch.nn.Parameter(torch.zeros(1))
     step = torch.optim.SGD([weight], lr=0.1)
