@@ -1,7 +1,7 @@
 """Add to the table of `cost` what it lacks: `python -m experiments.sweeps.measure_costs`; with --all all is measured again,
-a few minutes on a free machine.
+a few minutes on a free machine. With folders, the studies among their finished runs are added, by the seconds in their records.
 
-Kinds of network of every preset, at a few numbers of lanes; studies are timed where they run, see `ncflow list`.
+Kinds of network of every preset, at a few numbers of lanes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from subprocess import run
 from typing import Any
 
 from experiments.paper.experiment import MODULES, PRESETS, find
-from experiments.sweeps.cost import LANES, TABLE, kind, time_kind, yardstick
+from experiments.sweeps.catalogue import Catalogue
+from experiments.sweeps.cost import LANES, TABLE, cost_kind, kind, time_kind, yardstick
+from experiments.sweeps.study import Study
 from experiments.timing import machine
 from realnets import TwoPhase
 
@@ -40,6 +42,19 @@ def measure(known: dict[str, Any]) -> dict[str, Any]:
     return kinds
 
 
+def studies(folders: list[str], slower: float) -> dict[str, float]:
+    """Seconds by kind of study on the table's machine, from records that a machine `slower` than that one made."""
+    held, found = Catalogue.scan(folders), {}
+    for preset in PRESETS:
+        for name in MODULES:
+            for condition in find(name).conditions(preset):
+                study = condition.setting
+                if isinstance(study, Study) and (run := held.find(study)) is not None:
+                    seconds = run.record().provenance["seconds"]["all"] / slower
+                    found[cost_kind(study)] = float(f"{seconds:.3g}")
+    return found
+
+
 def together() -> float:
     """How much slower a process is when two run at a time."""
 
@@ -57,4 +72,6 @@ if __name__ == "__main__":
     table = {"machine": machine(), "yardstick": yardstick(), "together": together(), "studies": {}} | held
     if "--all" in sys.argv:
         table |= {"machine": machine(), "yardstick": yardstick(), "together": together(), "kinds": {}}
+    if folders := [arg for arg in sys.argv[1:] if not arg.startswith("-")]:
+        table["studies"] |= studies(folders, yardstick() / table["yardstick"])
     path.write_text(json.dumps(table | {"kinds": measure(table.get("kinds", {}))}, indent=1) + "\n")

@@ -21,6 +21,7 @@ from experiments.published import published
 from experiments.report.collect import COUNTED, Part, Section, _ruling
 from experiments.report.sheets import _csv
 from experiments.sweeps import Catalogue
+from experiments.sweeps.measure_costs import studies
 from realnets import train
 
 R, P, C, U = Judgement.REPLICATES, Judgement.IN_PART, Judgement.CONTRADICTED, Judgement.UNTESTABLE
@@ -32,6 +33,14 @@ def runs(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     assert main(["run", "depth", "weight_decay", "--preset", "smoke", "--workers", "1", "--out", str(out), "--json"]) == 0
     return out
+
+
+def test_times_of_studies_come_from_their_records(runs):
+    there = [h for h in Catalogue.scan([runs]).finished if isinstance(h.setting, dict)]
+    found, slow = studies([str(runs)], 1.0), studies([str(runs)], 10.0)
+    assert len(found) == len(there) > 0 and all(name.startswith("linear-flow digits") for name in found)
+    assert sum(found.values()) == pytest.approx(sum(h.record().provenance["seconds"]["all"] for h in there), rel=0.01)
+    assert sum(slow.values()) == pytest.approx(sum(found.values()) / 10, rel=0.01)
 
 
 class Page(HTMLParser):
