@@ -90,6 +90,18 @@ class Equivalence:
 
 
 @dataclass(frozen=True)
+class Spreads:
+    """Two relative spreads: `ratio` of the variances of log a and log b, its F interval of `level`, and the two-sided p of Brown
+    and Forsythe's test (1974), which does not mind tails as F does."""
+
+    ratio: float
+    low: float
+    high: float
+    level: float
+    p: float
+
+
+@dataclass(frozen=True)
 class Regression:
     """Least squares y = intercept + slope x: standard error and interval of the slope, Pearson r, R2, p of slope 0, points."""
 
@@ -246,6 +258,19 @@ def difference_from(
         se2 = va / na + vb / nb
         df = se2**2 / ((va / na) ** 2 / (na - 1) + (vb / nb) ** 2 / (nb - 1)) if se2 else float(na + nb - 2)
     return _difference(method, float(ma - mb), math.sqrt(se2), df, level)
+
+
+def spread_ratio(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Spreads:
+    """`Spreads` of two samples of positive values, two or more each, that of b not all equal."""
+    x, y = _sample("a", a, 2), _sample("b", b, 2)
+    require(bool((x > 0).all() and (y > 0).all()), "a", list(x[:4]), "greater than 0, as b")
+    require(bool(np.ptp(y) > 0), "b", list(y[:4]), "values that differ")
+    _level(level)
+    u, v = np.log(x), np.log(y)
+    ratio = float(u.var(ddof=1) / v.var(ddof=1))
+    edges = stats.f.ppf([(1 - level) / 2, (1 + level) / 2], len(x) - 1, len(y) - 1)
+    found: Any = stats.levene(u, v, center="median")
+    return Spreads(ratio, ratio / float(edges[1]), ratio / float(edges[0]), level, float(found.pvalue))
 
 
 def equivalence(found: Difference, margin: float, alpha: float = 0.05) -> Equivalence:

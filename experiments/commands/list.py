@@ -48,6 +48,7 @@ def run(options: Options) -> int:
                 "question": experiment.question,
                 "measures": experiment.measures,
                 "claims": list(experiment.claims),
+                "statements": [s.id for s in experiment.statements],
                 "presets": {p: {"needed": c.needed, "finished": c.finished} for p, c in counts.items() if c.needed},
             }
         )

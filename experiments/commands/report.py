@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -18,6 +18,7 @@ from experiments.paper.experiment import Judgement, chosen
 from experiments.paper.published_logs import load_logs
 from experiments.progress import progress
 from experiments.report import collect, page, sheets
+from experiments.report.collect import Ruling
 from experiments.report.sheets import write_text
 from experiments.show import _table
 from experiments.sweeps import Catalogue
@@ -39,7 +40,7 @@ class Options:
     """
 
     names: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="experiments; default all", metavar="NAME ...")
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="experiments, all or why; default both", metavar="NAME ...")
     ] = ()
     out: Annotated[str, tyro.conf.arg(help="folder with runs; the report goes to its folder report")] = "runs"
     records: Annotated[tuple[str, ...], tyro.conf.arg(help="further folders with finished runs", metavar="DIR ...")] = ()
@@ -50,7 +51,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Exit code 0; 2 if there is nothing to report."""
-    experiments = chosen(options.names or ("all",))
+    experiments = chosen(options.names or ("all", "why"))
     out = Path(options.out).expanduser()
     held = Catalogue.scan([out, *_folders(options.records)])
     logs = load_logs(options.logs)
@@ -66,25 +67,32 @@ def run(options: Options) -> int:
     files |= {name.removesuffix(".csv"): write_text(text, folder / name) for name, text in sheets(report).items()}
     counts = {j.value: report.count(j) for j in Judgement}
     if options.json:
-        verdicts = [{"claim": r.claim.id, "wording": r.claim.wording, "verdict": r.overall.value, "reason": r.reason,
-                     "evidence": [{"experiment": o.experiment, "evidence": o.body, "verdict": o.verdict.judgement.value,
-                                   "found": o.verdict.found, "reason": o.verdict.reason, "theory": o.verdict.theory}
-                                  for o in r.opinions]} for r in report.rulings]  # fmt: skip
         found = {
             "counts": counts,
-            "verdicts": verdicts,
+            "verdicts": [_ruled(r) for r in report.rulings],
+            "hypotheses": [_ruled(r) for r in report.answers],
             "notes": list(report.notes),
             "files": {k: str(v) for k, v in files.items()},
         }
         print(json.dumps(clean(found), allow_nan=False))
         return 0
     console = Console() if sys.stdout.isatty() else Console(width=100)
-    table = _table("The claims of the paper", "claim", "verdict", "why")
-    for column in table.columns:
-        column.justify, column.no_wrap = "left", column.header != "why"
-    for r in report.rulings:
-        table.add_row(r.claim.id, r.overall.value, r.reason)
-    console.print(table)
+    tables = (("The claims of the paper", "claim", report.rulings), ("Hypotheses", "statement", report.answers))
+    for title, name, rulings in tables:
+        table = _table(title, name, "verdict", "why")
+        for column in table.columns:
+            column.justify, column.no_wrap = "left", column.header != "why"
+        for r in rulings:
+            table.add_row(r.claim.id, r.overall.value, r.reason)
+        if rulings:
+            console.print(table)
     console.print(", ".join(f"{n} {name}" for name, n in counts.items()), highlight=False)
     console.print("\n".join(f"{name}: {path}" for name, path in files.items()), highlight=False, soft_wrap=True)
     return 0
+
+
+def _ruled(r: Ruling) -> dict[str, Any]:
+    return {"claim": r.claim.id, "wording": r.claim.wording, "verdict": r.overall.value, "reason": r.reason,
+            "evidence": [{"experiment": o.experiment, "evidence": o.body, "verdict": o.verdict.judgement.value,
+                          "found": o.verdict.found, "reason": o.verdict.reason, "theory": o.verdict.theory}
+                         for o in r.opinions]}  # fmt: skip

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from experiments.options import COMMON
 from experiments.output import clean, writable
-from experiments.paper.experiment import MODULES, PRESETS, check_preset, chosen
+from experiments.paper.experiment import GROUPS, MODULES, PRESETS, check_preset, chosen
 from experiments.progress import progress
 from experiments.show import _table
 from experiments.sweeps import Catalogue, plan
@@ -50,7 +50,11 @@ class Options:
         ncflow run baseline --preset paper --data FOLDER --device cuda
     """
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="experiments, or all", metavar="NAME ...")]
+    names: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(help="experiments; all of the paper's, or why for its hypotheses", metavar="NAME ..."),
+    ]
     preset: Annotated[str, tyro.conf.arg(help="; ".join(f"{k}: {v}" for k, v in PRESETS.items()))] = "laptop"
     out: Annotated[str, tyro.conf.arg(help=COMMON["out"][2])] = "runs"
     records: Annotated[tuple[str, ...], tyro.conf.arg(help="further folders with finished runs", metavar="DIR ...")] = ()
@@ -70,7 +74,7 @@ class Options:
 def run(options: Options) -> int:
     """Exit code: 1 if a run failed, 130 after Ctrl-C, 143 after SIGTERM."""
     preset = check_preset(options.preset)
-    require(bool(options.names), "experiment", "", f"one or more of {', '.join(MODULES)}, or all")
+    require(bool(options.names), "experiment", "", f"one or more of {', '.join(MODULES)}, or {' or '.join(GROUPS)}")
     experiments = chosen(options.names)
     require(options.workers is None or options.workers >= 1, "workers", options.workers, "1 or more")
     require(options.executor in EXECUTORS, "executor", options.executor, f"one of {', '.join(EXECUTORS)}")

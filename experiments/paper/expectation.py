@@ -24,9 +24,10 @@ def expected(row: Row, evidence: Evidence) -> Mapping[str, float]:
     setting = row.condition.setting
     if not isinstance(setting, TwoPhase):
         return found
-    if setting.architecture == "resnet20" and setting.normalization == "batch":
+    if setting.architecture != "mlp" and setting.normalization == "batch":
         loss = setting.losses[2 if setting.epochs_mse else 1]
-        found["batchnorm"] = batchnorm_bound(loss, setting.decays[0])
+        streams = 1 if not setting.skip else STREAMS if setting.architecture == "resnet20" else setting.depth
+        found["batchnorm"] = batchnorm_bound(loss, setting.decays[0], streams=streams)
     for study in evidence.studies:
         flow = study.condition.setting
         if not isinstance(flow, LinearFlow) or study.record is None or setting.architecture != "mlp":
@@ -41,7 +42,7 @@ def expected(row: Row, evidence: Evidence) -> Mapping[str, float]:
     return found
 
 
-def batchnorm_bound(loss: str, decay: float, classes: int = 10) -> float:
-    """The most that fn can be at rest with class means in an orthogonal frame and `STREAMS` normalised streams."""
+def batchnorm_bound(loss: str, decay: float, classes: int = 10, streams: int = STREAMS) -> float:
+    """The most that fn can be at rest with class means in an orthogonal frame and so many normalised streams."""
     kind = strength.Square(classes, 1 / classes) if loss == "mse" else strength.Softmax(classes)
-    return float(batchnorm.feature_norm(kind, STREAMS, decay)[0])
+    return float(batchnorm.feature_norm(kind, streams, decay)[0])

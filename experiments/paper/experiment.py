@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from experiments.paper.evidence import Evidence
 
-#: name -> module with `EXPERIMENT`. Imported when the experiment is asked for.
-MODULES = {
+#: name -> module with `EXPERIMENT`. Imported when the experiment is asked for. The paper's own:
+PAPER = {
     "baseline": "experiments.paper.baseline",
     "depth": "experiments.paper.depth",
     "activation": "experiments.paper.activation",
@@ -37,6 +37,16 @@ MODULES = {
     "intervention": "experiments.paper.intervention",
     "grokking_parallel": "experiments.paper.grokking_parallel",
 }
+#: Why the paper's findings are as they are: its hypotheses of section 6.3.
+WHY = {
+    "h_m1": "experiments.why.h_m1",
+    "h_m2": "experiments.why.h_m2",
+    "h_m3": "experiments.why.h_m3",
+    "h_m4": "experiments.why.h_m4",
+}
+MODULES = PAPER | WHY
+#: Names for several.
+GROUPS = {"all": tuple(PAPER), "why": tuple(WHY)}
 #: preset -> what it is, from the smallest.
 PRESETS = {
     "smoke": "seconds, to see that everything works; says nothing about the claims",
@@ -90,7 +100,7 @@ class Verdict:
     """What one body of evidence says of one claim.
 
     Attributes:
-        claim: its id in the published numbers.
+        claim: its id in the published numbers, or that of a statement.
         found: the number or numbers that decide, as a phrase.
         reason: why this judgement follows.
         theory: what theory expects, where it says something.
@@ -103,15 +113,31 @@ class Verdict:
     theory: str = ""
 
 
+@dataclass(frozen=True)
+class Statement:
+    """What an experiment decides that is no claim of the paper: a hypothesis, or what theory says.
+
+    Attributes:
+        id: "h_m1.knob", the experiment first.
+        wording: in our words.
+        source: "theory", or where the paper raises it; `section` of it.
+    """
+
+    id: str
+    wording: str
+    source: str = "hypothesis"
+    section: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
-    """A question of the paper, and how it is asked here.
+    """A question, of the paper or about it, and how it is asked here.
 
     Attributes:
         name, title: for the command line and for the report.
         question: one sentence.
         measures: what is measured, and how it is compared.
-        claims: ids in the published numbers that it bears on.
+        claims: ids in the published numbers that it bears on; `statements` what else it decides.
         conditions: preset -> conditions, none where the preset does not ask this.
         table: number of the paper's table whose rows stand beside ours.
         logs: a condition -> names of the authors' per-epoch logs of it, one per seed that they have.
@@ -124,11 +150,12 @@ class Experiment:
     title: str
     question: str
     measures: str
-    claims: tuple[str, ...]
+    claims: tuple[str, ...] = ()
     conditions: Callable[[str], tuple[Condition, ...]]
     judge: Callable[[Evidence], list[Verdict]]
     figure: Callable[[Evidence, Evidence | None], Figure]
     count: Callable[[], list[Verdict]] = list
+    statements: tuple[Statement, ...] = ()
     table: int | None = None
     logs: Callable[[Condition], tuple[str, ...]] = lambda condition: ()
 
@@ -142,17 +169,17 @@ def find(name: str) -> Experiment:
     if name not in MODULES:
         near = get_close_matches(name, MODULES, 1, 0.5)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise BadInput("experiment", name, f"{hint}One of {', '.join(MODULES)}, or all, is accepted")
+        raise BadInput("experiment", name, f"{hint}One of {', '.join(MODULES)}, or {' or '.join(GROUPS)}, is accepted")
     return import_module(MODULES[name]).EXPERIMENT
 
 
 def chosen(names: tuple[str, ...] | list[str]) -> tuple[Experiment, ...]:
-    """The experiments of `names`, each once; "all" is every one.
+    """The experiments of `names`, each once; "all" is every one of the paper, "why" every one about its hypotheses.
 
     Raises:
         BadInput: an unknown name.
     """
-    every = [n for name in names for n in (MODULES if name == "all" else (name,))]
+    every = [n for name in names for n in GROUPS.get(name, (name,))]
     return tuple(find(name) for name in dict.fromkeys(every))
 
 

@@ -53,7 +53,8 @@ class Network:
         values: name -> (T,) what was measured; NaN where it was not. "fn", "nc1_trace_ratio", "learning_rate", ...
         losses: of each phase.
         layers: name -> (T, M) norms of the layers, of our runs.
-        end: facts about the end that only our runs have: "gram" (K, K), "fn_inf", "outcome".
+        end: facts about the end that only our runs have: "gram" (K, K), "outcome"; with a third stage also "fn_inf" (NaN
+            where a lane did not come to rest), and "rest", name -> last value in it.
         protocol, lane: of our runs.
         device: where it was trained.
     """
@@ -85,6 +86,7 @@ class Network:
         end: dict[str, Any] = {"gram": data["class_mean_gram"].values, "outcome": Outcome(int(data["outcome"]))}
         if "fn_inf" in data:
             end["fn_inf"] = float(data["fn_inf"])
+            end["rest"] = {str(n): _last(data[n].values) for n in data if n != "phase" and data[n].dims[:1] == ("time",)}
         time = data["time"].values.astype(np.float64)[keep]
         device = str(record.provenance.get("device", ""))
         return cls(held.run, lane.seed, time, phase[keep], values, protocol.losses, held.folder.name, layers, end, protocol, lane,
@@ -137,14 +139,26 @@ class Network:
         p, lane = self.protocol, self.lane
         if p is None or lane is None or lane.decay <= 0 or self.losses[int(self.phase[-1])] != "mse":
             return np.nan
-        norms, gram = self.layers["weight_norm"], np.asarray(self.end["gram"], dtype=np.float64)
-        if not (np.isfinite(gram).all() and np.isfinite(norms[-1, -1]) and np.trace(gram) > 0) or p.optimiser == "adamw":
+        gram = np.asarray(self.end["gram"], dtype=np.float64)  # at the very end, as must be the head
+        head = (self.end["rest"] if "rest" in self.end else {"weight_norm": self.layers["weight_norm"][-1]})["weight_norm"][-1]
+        if not (np.isfinite(gram).all() and np.isfinite(head) and np.trace(gram) > 0) or p.optimiser == "adamw":
             return np.nan
         bias = ("decayed" if p.decay_biases else "free") if "bias_norm_sq" in self.layers or p.biases else "none"
-        found = feature_norm_from_head(norms[-1, -1], gram / np.trace(gram), lane.decay, 1 / len(gram), bias)
+        found = feature_norm_from_head(head, gram / np.trace(gram), lane.decay, 1 / len(gram), bias)
         return float(found)
+
+    @property
+    def fn_inf(self) -> float:
+        """fn at rest, NaN where there was no third stage or the lane did not come to rest."""
+        return float(self.end.get("fn_inf", np.nan))
 
     @property
     def balance(self) -> float:
         """Largest residual of the norm identities at rest, over the mean squared layer norm, at the end; 0 at rest."""
         return self.last("balance")
+
+
+def _last(values: Array) -> Any:
+    """The last of the values (T,) or (T, M) that was measured."""
+    seen = np.flatnonzero(np.isfinite(values).reshape(len(values), -1).all(1))
+    return values[seen[-1]] if len(seen) else np.full(values.shape[1:], np.nan)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from experiments.paper.evidence import LOGS, Evidence, gather
-from experiments.paper.experiment import PRESETS, Experiment, Judgement, Verdict
+from experiments.paper.experiment import PRESETS, Experiment, Judgement, Statement, Verdict
 from experiments.paper.published_logs import gather_logs
 from experiments.published import Claim, published
 from experiments.published.logs import Logs
@@ -77,9 +77,9 @@ class Opinion:
 
 @dataclass(frozen=True, eq=False)
 class Ruling:
-    """One claim, every opinion on it, and the judgement that these add up to; `lead` is the opinion that decides."""
+    """One claim or statement, every opinion on it, and the judgement that these add up to; `lead` is the opinion that decides."""
 
-    claim: Claim
+    claim: Claim | Statement
     opinions: tuple[Opinion, ...]
     overall: Judgement
     reason: str
@@ -88,10 +88,11 @@ class Ruling:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything on the page."""
+    """Everything on the page: `rulings` on the paper's claims, `answers` to the statements that are not its claims."""
 
     sections: tuple[Section, ...]
     rulings: tuple[Ruling, ...]
+    answers: tuple[Ruling, ...]
     notes: tuple[str, ...]
     logs: bool
 
@@ -113,7 +114,8 @@ def collect(experiments: Sequence[Experiment], held: Catalogue, logs: Logs | Non
     claims = dict.fromkeys(c for e in experiments for c in e.claims)
     order = [c.id for c in (*published().claims, *published().later)]
     rulings = tuple(_ruling(published().claim(c), sections) for c in sorted(claims, key=order.index))
-    return Report(tuple(sections), rulings, held.notes, logs is not None)
+    answers = tuple(_ruling(s, sections) for e in experiments for s in e.statements)
+    return Report(tuple(sections), rulings, answers, held.notes, logs is not None)
 
 
 def _section(experiment: Experiment, held: Catalogue, logs: Logs | None) -> Section:
@@ -155,7 +157,7 @@ def _verdicts(experiment: Experiment, evidence: Evidence) -> list[Verdict]:
     return [replace(v, reason=f"{v.reason} ({gaps} run{'s' * (gaps > 1)} missing)") for v in verdicts]
 
 
-def _ruling(claim: Claim, sections: Sequence[Section]) -> Ruling:
+def _ruling(claim: Claim | Statement, sections: Sequence[Section]) -> Ruling:
     """One verdict from every opinion that can test the claim.
 
     The authors' logs are the runs that the paper was written from: they can contradict it or limit it, but that they agree with

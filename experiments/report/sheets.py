@@ -17,7 +17,7 @@ from experiments.report.witnesses import COLUMNS, lines, networks
 def sheets(report: Report) -> dict[str, str]:
     """File name -> content."""
     verdicts, conditions, every = [], [], []
-    for ruling in report.rulings:
+    for ruling in (*report.rulings, *report.answers):
         claim = ruling.claim
         verdicts.append({"claim": claim.id, "wording": claim.wording, "source": claim.source, "experiment": "", "evidence": "all",
                          "verdict": ruling.overall.value, "found": "", "reason": ruling.reason, "theory": ""})  # fmt: skip

@@ -25,6 +25,7 @@ COLUMNS = {
     "logs_fn": "fn at T_NC, logs",
     "fn_star": "fn at T_NC",
     "fn_end": "fn at the end",
+    "fn_inf": "fn at rest",
     "nc1_end": "NC1 at the end",
     **EXPECTED,
 }
@@ -52,7 +53,8 @@ def _line(row: Row, evidence: Evidence, logs: Evidence | None, table: Table | No
     cells = {"condition": row.condition.label, "threshold": f"{row.condition.threshold:g}"}
     prefix = "" if ours else "logs_"
     cells |= {f"{prefix}t_nc": collapse_text(times), f"{prefix}fn{'_star' if ours else ''}": spread(times.fn_star)}
-    cells |= {"fn_end": spread(row.fn_end), "nc1_end": spread(row.last("nc1_trace_ratio"), ".4f")}
+    cells |= {"fn_end": spread(row.fn_end), "fn_inf": spread(n.fn_inf for n in row.networks)}
+    cells["nc1_end"] = spread(row.last("nc1_trace_ratio"), ".4f")
     if times.crossed:
         losses = row.networks[0].losses
         cells["phase"] = ", ".join(
