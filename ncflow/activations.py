@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ncflow.errors import BadInput
+
 SLOPE = 0.01  # of leaky_relu on the negative side, PyTorch's default
 
 
@@ -26,12 +28,13 @@ class Activation:
     Attributes:
         value, slope: x -> phi(x), x -> phi'(x).
         degree: degree of positive homogeneity, or None.
-        smooth: whether phi is differentiable everywhere: adaptive steps of high order stall at kinks.
+        smooth: whether phi' is Lipschitz, as the field of gradient flow is made of phi': where its slope jumps to infinity
+            (relu, and relu^t below t = 2, whose phi'' is x^(t-2)) adaptive steps of high order stall.
     """
 
     value: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
-    degree: int | None
+    degree: float | None
     smooth: bool
 
 
@@ -43,8 +46,8 @@ def _normal_pdf(x: Tensor) -> Tensor:
     return torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
 
 
-def _power(t: int) -> Activation:
-    return Activation(lambda x: x.clamp(min=0) ** t, lambda x: t * x.clamp(min=0) ** (t - 1), t, True)
+def _power(t: float) -> Activation:
+    return Activation(lambda x: x.clamp(min=0) ** t, lambda x: t * x.clamp(min=0) ** (t - 1), t, t >= 2)
 
 
 def _silu_slope(x: Tensor) -> Tensor:
@@ -52,7 +55,7 @@ def _silu_slope(x: Tensor) -> Tensor:
     return s * (1 + x * (1 - s))
 
 
-#: By name. "relu^2" and "relu^3" keep homogeneity of another degree; "tanh_relu" is tanh(relu(x)), which saturates.
+#: By name; `find` knows relu^t for every t >= 1, homogeneous of another degree. "tanh_relu" is tanh(relu(x)), which saturates.
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
     "linear": Activation(lambda x: x, torch.ones_like, 1, True),
     "relu": Activation(lambda x: x.clamp(min=0), lambda x: (x > 0).to(x.dtype), 1, False),
@@ -68,9 +71,32 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({
 })
 
 
+def exponent(name: str) -> float | None:
+    """t of "relu^t", or None where the name is not of that form or t is not a number from 1 on."""
+    try:
+        t = float(name.removeprefix("relu^")) if name.startswith("relu^") else math.nan
+    except ValueError:
+        return None
+    return t if 1 <= t < math.inf else None
+
+
+def find(name: str) -> Activation:
+    """The activation called `name`, one of `ACTIVATIONS` or "relu^t" with any number t >= 1, such as "relu^1.5".
+
+    Raises:
+        BadInput: an unknown name, or an exponent below 1.
+    """
+    if isinstance(name, str):
+        if name in ACTIVATIONS:
+            return ACTIVATIONS[name]
+        if (t := exponent(name)) is not None:
+            return ACTIVATIONS["relu"] if t == 1 else _power(t)
+    raise BadInput("activation", name, f"one of {', '.join(ACTIVATIONS)}, or relu^t with a number t >= 1")
+
+
 def scaled(name: str, a: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """x -> a phi(x/a) and its derivative x -> phi'(x/a); `a` broadcasts over lanes, (lanes, 1, 1)."""
-    phi = ACTIVATIONS[name]
+    phi = find(name)
     if phi.degree == 1:
         return phi.value, phi.slope
     return lambda x: a * phi.value(x / a), lambda x: phi.slope(x / a)

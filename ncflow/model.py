@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ncflow.activations import ACTIVATIONS
+from ncflow.activations import find
 from ncflow.errors import BadInput, require
 from ncflow.losses import LOSSES
 
@@ -121,7 +121,7 @@ class _Classifier:
             object.__setattr__(self, "samples_per_class", _whole("samples_per_class", n, 1))
         _choice("loss", self.loss, LOSSES)
         _choice("bias", self.bias, BIASES)
-        _choice("activation", self.activation, tuple(ACTIVATIONS))
+        find(self.activation)
         object.__setattr__(self, "activation_scale", _numbers("activation_scale", self.activation_scale, positive=True))
         for name, loss in (("smoothing", "label_smoothing"), ("focal_gamma", "focal")):
             value = _numbers(name, getattr(self, name), ndim=0)
@@ -190,8 +190,8 @@ class UFM(_Classifier):
         loss: "mse", "cross_entropy", "label_smoothing" (with `smoothing`) or "focal" (with `focal_gamma`).
         loss_scale: c in (c/N)|.|_F^2; 1/2 is the theory convention, 1/K is PyTorch's `MSELoss` mean.
         bias: "none", "free" (not decayed) or "decayed" head bias.
-        activation: a name of `ncflow.activations.ACTIVATIONS`, applied to the output of every layer below the head (not to the
-            free features), as a phi(x/a) with a = `activation_scale`, one number or one per lane.
+        activation: a name that `ncflow.activations.find` knows ("relu^1.5" too), applied to the output of every layer below the
+            head (not to the free features), as a phi(x/a) with a = `activation_scale`, one number or one per lane.
         decay: a `Decay`, or one number for weights and features (and the bias if it is decayed).
         mobility: theta in dH/dt = -theta dL/dH, one number or one per lane; 1 is the plain UFM.
         nonnegative: whether the features are constrained to H >= 0, as what follows a ReLU.

@@ -30,7 +30,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_ndtr
 
-from ncflow.activations import ACTIVATIONS
+from ncflow.activations import exponent, find
 from ncflow.errors import BadInput, require
 
 Array = NDArray[np.float64]
@@ -87,16 +87,17 @@ LIMITS: Mapping[str, tuple[str, str]] = MappingProxyType({
 })
 
 
-def _known(name: str) -> str:
-    require(name in DEGREES, "activation", name, f"one of {', '.join(DEGREES)}")
-    return name
+def _degree(name: str) -> Callable[[Array], Array]:
+    """k(u) of any activation that the engine finds."""
+    find(name)
+    return DEGREES[name] if name in DEGREES else _positive(_constant(exponent(name) or np.nan))
 
 
 def local_degree(name: str, x: ArrayLike, a: ArrayLike = 1.0) -> Array:
     """k_a(x) = x phi_a'(x)/phi_a(x) of phi_a(x) = a phi(x/a). Exact, broadcast; nan where phi_a is 0 nearby.
 
     Args:
-        name: of `ncflow.activations.ACTIVATIONS`.
+        name: one that `ncflow.activations.find` knows.
         x: pre-activation, in the units of the data.
         a: knob, positive.
 
@@ -105,12 +106,18 @@ def local_degree(name: str, x: ArrayLike, a: ArrayLike = 1.0) -> Array:
     """
     knob = np.asarray(a, dtype=float)
     require(bool((knob > 0).all()), "a", a, "greater than 0")
-    return DEGREES[_known(name)](np.asarray(x, dtype=float) / knob)
+    return _degree(name)(np.asarray(x, dtype=float) / knob)
 
 
 def limits(name: str) -> tuple[str, str]:
     """What a phi(x/a) tends to as a -> 0 and as a -> infinity."""
-    return LIMITS[_known(name)]
+    find(name)
+    t = exponent(name)
+    if t == 1:
+        return LIMITS["relu"]
+    if t is None or (name := f"relu^{t:g}") in LIMITS:
+        return LIMITS[name]
+    return (f"diverges as relu(x)^{t:g}/a^{t - 1:g}", f"0, as relu(x)^{t:g}/a^{t - 1:g}")
 
 
 def homogeneous(name: str) -> float:
@@ -119,9 +126,9 @@ def homogeneous(name: str) -> float:
     Raises:
         BadInput: the activation has none.
     """
-    values = DEGREES[_known(name)](np.array([0.5, 3.0]))
+    values = _degree(name)(np.array([0.5, 3.0]))
     if np.ptp(values) > 0:
-        raise BadInput("activation", name, "linear, relu, leaky_relu, relu^2 or relu^3; no other is")
+        raise BadInput("activation", name, "linear, leaky_relu, relu or relu^t; no other is")
     return float(values[0])
 
 
@@ -129,10 +136,9 @@ def mean_degree(name: str, scale: ArrayLike, a: float = 1.0) -> Array:
     """E[x phi_a' phi_a]/E[phi_a^2] for Gaussian x of standard deviation `scale`: the degree that enters the
     Euler identity <h, x dh/dx> = k |h|^2 of a wide layer at initialisation. By quadrature, to 1e-6."""
     require(a > 0, "a", a, "greater than 0")
-    degree, sigma = _known(name), np.asarray(scale, dtype=float)
+    phi, sigma = find(name), np.asarray(scale, dtype=float)
     nodes = np.linspace(-12, 12, 20001)
     x = sigma[..., None] * nodes / a
-    phi = ACTIVATIONS[degree]
     value, slope = (f(torch.tensor(x)).numpy() for f in (phi.value, phi.slope))
     weight = np.exp(-nodes**2 / 2)
     return np.sum(weight * x * slope * value, axis=-1) / np.sum(weight * value**2, axis=-1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.activations import ACTIVATIONS, scaled
+from ncflow.activations import find, scaled
 from ncflow.flows.flow import Flow, Observation, class_moments, float64, members
 from ncflow.flows.layout import Layout
 from ncflow.losses import Loss
@@ -40,7 +40,7 @@ class NetworkFlow(Flow):
         self.inputs = None if isinstance(model, UFM) else float64(model.inputs, device)
         self.classes, self.activation = model.classes, model.activation
         self.frozen = isinstance(model, UFM) and model.classifier == "etf"
-        self.smooth = ACTIVATIONS[model.activation].smooth and not (isinstance(model, UFM) and model.nonnegative)
+        self.smooth = find(model.activation).smooth and not (isinstance(model, UFM) and model.nonnegative)
         if self.frozen:
             lanes["decay_W"][:, -1] = 0.0
         self.nonnegative = isinstance(model, UFM) and model.nonnegative

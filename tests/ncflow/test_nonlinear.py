@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from ncflow import UFM, BadInput, Decay, DeepLinear, simulate
-from ncflow.activations import ACTIVATIONS, scaled
+from ncflow.activations import ACTIVATIONS, find, scaled
 from ncflow.flows import BatchNormFlow, NetworkFlow, choose
+from ncflow.initial import draw
 from ncflow.losses import Loss
 
 CPU = torch.device("cpu")
@@ -30,7 +31,10 @@ def by_autograd(flow, y):
     return -speed * gradient
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+POWERS = ("relu^1", "relu^1.5", "relu^2.7")
+
+
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, *POWERS])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_field_is_the_gradient_of_the_energy(activation, loss):
     more = {"loss": loss.split(",")[0], **LOSSES[loss]}
@@ -76,14 +80,14 @@ def test_saturated_samples_keep_focal_loss_finite():
     assert bool(loss.gradient(Z.clone()).eq(0).all()) and float(loss.value(Z)[0]) == 0.0
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *POWERS])
 def test_slopes_and_the_knob(name):
     x = torch.tensor([-3.0, -0.7, -1e-3, 1e-3, 0.4, 2.5], dtype=torch.float64, requires_grad=True)
     a = torch.tensor(1.7, dtype=torch.float64)
     value, slope = scaled(name, a)
     (gradient,) = torch.autograd.grad(value(x).sum(), x)
     torch.testing.assert_close(slope(x.detach()), gradient, rtol=1e-12, atol=1e-14)
-    phi = ACTIVATIONS[name]
+    phi = find(name)
     if phi.degree is not None:
         torch.testing.assert_close(phi.value(3 * x), 3**phi.degree * phi.value(x), rtol=1e-12, atol=0)
     s = torch.tensor(0.6, dtype=torch.float64)
@@ -98,6 +102,26 @@ def test_activations_equal_torch():
     assert set(peers) == set(ACTIVATIONS)
     for name, peer in peers.items():
         torch.testing.assert_close(ACTIVATIONS[name].value(x), peer(x), rtol=1e-8, atol=1e-14)
+
+
+@pytest.mark.parametrize("t, smooth", [(1.0, False), (1.5, False), (2.0, True), (2.5, True)])
+def test_a_power_of_relu_balances_layers_at_its_degree(t, smooth):
+    """d/dt of |W_1|^2 - t |W_2|^2 is -2 lambda times itself, by the Euler identity of a map of degree t."""
+    model = UFM(classes=3, samples_per_class=2, width=[5, 6], layers=2, activation=f"relu^{t:g}", decay=0.02)
+    start = draw(model, 0)
+    initial = {"H": start["H"], "W": [start["W_1"], start["W_2"]]}
+    assert NetworkFlow(model, torch.arange(1), CPU).smooth == smooth
+    run = simulate(model, initial=initial, save_at=[0.0, 1.0, 4.0], events=[], **({} if smooth else {"step": 0.02}))
+    first, second = run.data["weight_norm"].values[0].T ** 2
+    gap = first - t * second
+    np.testing.assert_allclose(gap, gap[0] * np.exp(-2 * 0.02 * run.data["time"].values), rtol=1e-6 if smooth else 1e-4)
+    assert abs(first[-1] / first[0] - 1) > 1e-2  # it did move
+
+
+@pytest.mark.parametrize("name", ["relu^0.5", "relu^", "relu^x", "relu^inf", "relu^nan", "relu^-2", "gelu^2", 3, None])
+def test_what_is_no_activation_is_refused_in_a_line(name):
+    with pytest.raises(BadInput, match=r"activation = .*relu\^t with a number t >= 1$"):
+        UFM(classes=3, layers=2, activation=name)
 
 
 @pytest.mark.parametrize("bias", ["none", "free"])

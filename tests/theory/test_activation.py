@@ -145,3 +145,11 @@ def test_what_is_refused(argument, call):
     with pytest.raises(BadInput) as caught:
         call()
     assert caught.value.argument == argument
+
+
+def test_any_power_of_relu_has_its_own_degree():
+    x = np.array([0.3, 2.0])
+    np.testing.assert_array_equal(local_degree("relu^1.5", x, 0.4), 1.5)
+    assert homogeneous("relu^1.5") == 1.5 and limits("relu^1") == limits("relu")
+    assert limits("relu^2.0") == limits("relu^2")
+    np.testing.assert_allclose(mean_degree("relu^2.5", [0.5, 3.0]), 2.5, rtol=1e-12)
