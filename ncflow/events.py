@@ -8,13 +8,16 @@ from ncflow import metrics
 from ncflow.errors import require
 from ncflow.model import _numbers
 
+OF_STATE = ("energy", "stationarity")  # what a state has besides metrics of its features
+
 
 @dataclass(frozen=True)
 class Crossing:
     """First time that `metric` is below (`falling`) or above `level`.
 
     Attributes:
-        metric: a name of `metrics.NAMES` that needs one pass over the samples only.
+        metric: a name of `metrics.NAMES` that needs one pass over the samples only; or "energy", the loss with its decay terms;
+            or "stationarity", rms(dy/dt)/rms(y) in the coordinates of the flow, which is what `rest` of `simulate` looks at.
         level: greater than 0 and finite.
         falling: whether the crossing is from above (as for T_NC) or from below.
 
@@ -27,7 +30,7 @@ class Crossing:
     falling: bool = True
 
     def __post_init__(self) -> None:
-        names = tuple(n for n in metrics.NAMES if not {"samples", "loss"} & set(metrics.METRICS[n].needs))
+        names = tuple(n for n in metrics.NAMES if not {"samples", "loss"} & set(metrics.METRICS[n].needs)) + OF_STATE
         require(self.metric in names, "event.metric", self.metric, f"one of {', '.join(names)}")
         object.__setattr__(self, "level", _numbers("event.level", self.level, ndim=0, positive=True))
 

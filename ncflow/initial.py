@@ -72,8 +72,9 @@ def given(model: UFM | DeepLinear, initial: dict[str, Any]) -> tuple[dict[str, T
         others[others.index("H")] = "M"
         others.append("scatter_root" if "scatter_root" in initial else "scatter")
     expected = {"W", *others}
-    require(set(initial) - {"b"} == expected - {"b"} and set(initial) <= expected, "initial", sorted(initial),
-            f"entries {', '.join(sorted(expected))} (b may be left out and is then zero)")
+    require("b" in shapes or "b" not in initial, "initial['b']", "a bias", 'left out where the model has bias = "none"')
+    require(set(initial) - {"b"} == expected - {"b"}, "initial", sorted(initial),
+            f"entries {', '.join(sorted(expected))}" + (" (b may be left out and is then zero)" if "b" in shapes else ""))
     weights = initial["W"]
     require(isinstance(weights, list | tuple) and len(weights) == model.layers, "initial['W']", type(weights),
             f"a list of {model.layers} arrays, W_1 .. W_{model.layers}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.events import Crossing
+from ncflow.events import OF_STATE, Crossing
 from ncflow.flows import Flow
 from ncflow.integrators import Batch, Inside
 from ncflow.trajectory import Status
@@ -137,9 +137,17 @@ class Recorder:
 
     def _levels(self, y: Tensor) -> Tensor:
         """(lanes, events) signed log distance to each level, positive before the crossing; NaN where undefined."""
-        names = [e.metric for e in self.events]
-        moments = self.flow.moments(y, detailed=any(name in _DETAILED for name in names))
-        values = metrics.from_moments(moments, self.flow.head(y), names=names)
+        wanted = {e.metric for e in self.events}
+        names = [e.metric for e in self.events if e.metric not in OF_STATE]
+        values: dict[str, Tensor] = {}
+        if names:
+            moments = self.flow.moments(y, detailed=any(name in _DETAILED for name in names))
+            values |= metrics.from_moments(moments, self.flow.head(y), names=names)
+        if "energy" in wanted:
+            parts = torch.arange(len(y), device=y.device).split(max(1, _TOGETHER // self.flow.numbers))
+            values["energy"] = torch.cat([self.flow.select(i).observe(y[i]).energy for i in parts])
+        if "stationarity" in wanted:
+            values["stationarity"] = self.flow.field(y).norm(dim=1) / y.norm(dim=1)
         return torch.stack([(values[e.metric] / e.level).log() * (1 if e.falling else -1) for e in self.events], 1)
 
     def _note(self, happened: Tensor, time: Tensor, y: Tensor) -> None:

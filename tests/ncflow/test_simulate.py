@@ -25,6 +25,7 @@ from ncflow import (
     summarise,
 )
 from ncflow.errors import RunFailed
+from ncflow.flows import choose
 from ncflow.optimisers import GradientDescent, Phase
 
 BIASES = ("none", "free", "decayed")
@@ -522,7 +523,7 @@ BAD_INITIAL = [
     ({"H": np.full((6, 12), np.nan), "W": [np.zeros((3, 6))]}, "finite"),
     ({"H": "x", "W": [np.zeros((3, 6))]}, "array of numbers"),
     ({"H": np.zeros((2, 6, 12)), "W": [np.zeros((3, 3, 6))]}, "number of lanes"),
-    ({"H": np.zeros((6, 12)), "W": [np.zeros((3, 6))], "b": np.zeros(3)}, "entries H, W"),
+    ({"H": np.zeros((6, 12)), "W": [np.zeros((3, 6))], "b": np.zeros(3)}, "left out where the model has bias"),
     ({"H": np.zeros((3, 6, 12)), "W": [np.zeros((3, 6))]}, "as many as"),
 ]
 
@@ -731,6 +732,28 @@ def test_workers_share_the_lanes():
     steps = [Phase(steps=20, optimiser=GradientDescent(lr=(0.1, 0.2, 0.3, 0.4)))]
     alone, shared = (simulate(small(), seeds=range(4), phases=steps, workers=w) for w in (1, 2))
     assert_same(shared, alone, slice(None), slice(None), 1e-12)
+
+
+@pytest.mark.parametrize("model, flow", [(small(), "full"), (small(), "reduced"),
+                                         (small(layers=2, loss="cross_entropy"), "auto")])
+@pytest.mark.parametrize("metric", ["energy", "stationarity"])
+def test_crossings_of_energy_and_stationarity_are_located(model, flow, metric):
+    """Against the state of a run that ends at the located time, and states a little before and after it."""
+    tight = dict(seeds=[2], flow=flow, rtol=1e-10)
+    level = float(simulate(model, save_at=[7.0], events=[], **tight).data["energy"][0, -1]) if metric == "energy" else 0.05
+    at = float(simulate(model, until=60.0, events=[Crossing(metric, level)], **tight).data["event_time"][0, 0])
+    if metric == "energy":
+        assert at == pytest.approx(7.0, rel=1e-7)
+        return
+    field = choose("full", model, torch.zeros(1, dtype=torch.int64), torch.device("cpu"))
+    size = {}
+    for t in (at * 0.99, at, at * 1.01):
+        run = simulate(model, save_at=[t], events=[], **tight)
+        y = field.start({name: torch.as_tensor(value) for name, value in run.final.items()})
+        size[t] = float(field.field(y).norm() / y.norm())
+    if flow != "reduced":  # which has coordinates of its own
+        assert size[at] == pytest.approx(level, rel=1e-6)
+    assert size[at * 0.99] > size[at] > size[at * 1.01]
 
 
 class Deadly(Crossing):
