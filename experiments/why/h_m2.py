@@ -70,7 +70,12 @@ def conditions(preset: str) -> tuple[Condition, ...]:
             )
     base = s.base
     linear = LinearDepths(
-        dataset=base.dataset, subset=base.subset, scaling=base.scaling, data_seed=base.data_seed, lanes=tuple(lanes)
+        dataset=base.dataset,
+        subset=base.subset,
+        scaling=base.scaling,
+        data_seed=base.data_seed,
+        lanes=tuple(lanes),
+        edges=not small,
     )
     flow = (
         LayeredFlow(depths=(1, 2), reference=2, samples=4, width=5, classes=3, seeds=(0,), decay=2e-2) if small else LayeredFlow()
