@@ -16,7 +16,9 @@ DESCRIPTION = "Where does the mean feature norm go, how fast, and when does it n
 COMMANDS = {
     "compare": ("experiments.commands.compare", "theory, simulation and a real network side by side"),
     "theory": ("experiments.commands.theory", "closed forms for a model: fixed point, rates, boundaries, sweeps"),
+    "theory network": ("experiments.commands.theory_network", "what the numbers of a trained network imply by theory"),
     "theory phase": ("experiments.commands.theory_phase", "phase diagram: collapse time over decay and depth"),
+    "simulate": ("experiments.commands.simulate", "integrate a model: its gradient flow or an optimiser, many lanes at once"),
     "train": ("experiments.commands.train", "train real networks under the two-phase protocol; resumable"),
     "run": ("experiments.commands.run", "experiments of the paper, with presets; resumable, in parallel"),
     "report": ("experiments.commands.report", "a page and tables with a verdict for every claim of the paper"),
