@@ -37,12 +37,13 @@ PAPER = {
     "intervention": "experiments.paper.intervention",
     "grokking_parallel": "experiments.paper.grokking_parallel",
 }
-#: Why the paper's findings are as they are: its hypotheses of section 6.3.
+#: Why the paper's findings are as they are: its hypotheses of section 6.3, and what can be said beforehand.
 WHY = {
     "h_m1": "experiments.why.h_m1",
     "h_m2": "experiments.why.h_m2",
     "h_m3": "experiments.why.h_m3",
     "h_m4": "experiments.why.h_m4",
+    "prediction": "experiments.why.prediction",
 }
 MODULES = PAPER | WHY
 #: Names for several.

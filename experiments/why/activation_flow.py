@@ -20,14 +20,15 @@ import torch
 from experiments.sweeps.study import Study
 from experiments.why.flows import record
 from ncflow import SGD, DeepLinear, Phase, Status, Trajectory, simulate, summarise
-from ncflow.activations import ACTIVATIONS
+from ncflow.activations import find
 from ncflow.errors import require
 from realnets import load
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationFlow(Study):
-    """One row per knob and seed: `activation`, `knob`, `seed`, `fn_inf` (NaN where it did not come to rest) and `degree`.
+    """One row per knob and seed: `activation`, `knob`, `seed`, `fn_inf` (NaN where it still moves), `fn_end` and `degree` (NaN
+    where it blew up).
 
     The degree is sum z phi'(z) phi(z) / sum phi(z)^2 over units, classes and hidden layers at the end, what enters Euler's
     identity in place of the degree of homogeneity.
@@ -53,10 +54,10 @@ class ActivationFlow(Study):
     seeds: tuple[int, ...] = (0, 1, 2)
     lr: float = 0.03
     momentum: float = 0.9
-    steps: int = 5000
+    steps: int = 8000
 
     def __post_init__(self) -> None:
-        require(self.activation in ACTIVATIONS, "activation", self.activation, f"one of {', '.join(ACTIVATIONS)}")
+        find(self.activation)
         require(bool(self.knobs) and min(self.knobs) > 0, "knobs", self.knobs, "numbers greater than 0")
         require(self.decay > 0, "decay", self.decay, "greater than 0")
 
@@ -91,15 +92,16 @@ class ActivationFlow(Study):
         )
         rows: list[dict[str, Any]] = []
         for i, ((a, seed), end) in enumerate(zip(product(self.knobs, self.seeds), summarise(run), strict=True)):
+            good = end.status in (Status.FINISHED, Status.AT_REST)
             weights = [run.final[f"W_{k}"][i] for k in range(1, self.layers)]
             rows.append(
                 {
                     "activation": self.activation,
                     "knob": a,
                     "seed": seed,
-                    "fn_inf": end.fn_inf,
-                    "fn_end": end.fn_end,
-                    "degree": degree(self.activation, a, weights, means),
+                    "fn_inf": end.fn_inf if good else np.nan,
+                    "fn_end": end.fn_end if good else np.nan,
+                    "degree": degree(self.activation, a, weights, means) if good else np.nan,
                     "status": int(Status(end.status)),
                 }
             )
@@ -108,7 +110,7 @@ class ActivationFlow(Study):
 
 def degree(activation: str, a: float, weights: list[Any], x: np.ndarray) -> float:
     """sum z phi_a'(z) phi_a(z) / sum phi_a(z)^2 over everything that `weights` make of the columns of x."""
-    phi, h = ACTIVATIONS[activation], torch.as_tensor(x, dtype=torch.float64)
+    phi, h = find(activation), torch.as_tensor(x, dtype=torch.float64)
     above, below = 0.0, 0.0
     for W in weights:
         z = torch.as_tensor(np.asarray(W), dtype=torch.float64) @ h

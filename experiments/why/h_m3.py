@@ -260,7 +260,8 @@ def figure(evidence: Evidence, logs: Evidence | None) -> Figure:
                     )
     if len(found) == 8:
         share = shares({cell: np.log(v).mean() for cell, v in found.items()})
-        axes[0, 1].barh(list(share), [100 * float(v) for v in share.values()], color="0.4")
+        short = [name.replace("BatchNorm", "BN").replace(" x ", "×") for name in share]
+        axes[0, 1].barh(short, [100 * float(v) for v in share.values()], color="0.4")
         axes[0, 1].invert_yaxis()
         axes[0, 1].tick_params(axis="y", labelsize=6)
         axes[0, 1].set_xlabel("percent of the variance of log fn", fontsize=8)
