@@ -53,6 +53,12 @@ def _rms(x: Tensor) -> Tensor:
     return vector_norm(x, dim=1) / x.shape[1] ** 0.5
 
 
+def _coarse(x: Tensor) -> Tensor:
+    """x to single precision. Powers round differently in the last bit with the place of a lane in its batch, and where stability
+    holds steps back such a bit decides, hundreds of steps later, which of them is rejected."""
+    return x.float().double()
+
+
 def _anywhere(f: Tensor) -> Tensor:
     """A direction with a share in every eigenvector of the Jacobian, whatever the symmetries of the state."""
     start = torch.randn(f.shape[1], generator=torch.Generator().manual_seed(0), dtype=f.dtype)
@@ -125,7 +131,7 @@ class _Leg:
         d2 = _rms((self.field(y + h0[:, None] * self.f) - self.f) / scale) / h0
         largest = torch.maximum(d1, d2)
         h1 = torch.where(largest <= 1e-15, torch.clamp(h0 * 1e-3, min=1e-6), (0.01 / largest) ** (1 / (self.order + 1)))
-        return torch.minimum(100 * h0, h1).nan_to_num(nan=1e-6, posinf=1e-6)
+        return _coarse(torch.minimum(100 * h0, h1).nan_to_num(nan=1e-6, posinf=1e-6))
 
     def _step(self, look: bool) -> None:
         """Try one step of all lanes that go; those that wait for the host take part if it does `look`."""
@@ -160,7 +166,7 @@ class _Leg:
         error = torch.where(error.isfinite(), error.clamp(min=1e-10), torch.full_like(error, 1e30))
         grow = 0.9 * error ** (-0.85 / self.error_order) * self.error ** (0.2 / self.error_order)
         shrink = (0.9 * error ** (-1 / self.error_order)).clamp(0.1, 0.9)
-        new = h * torch.where(good, grow.clamp(0.2, 8.0), shrink)
+        new = h * _coarse(torch.where(good, grow.clamp(0.2, 8.0), shrink))
         # A step cut short by a pause says nothing against the one that was planned.
         new = torch.where(good & ends, torch.maximum(new, self.batch.h), new)
         self.batch.h = torch.where(going, new, self.batch.h)
