@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -49,8 +50,10 @@ def conditions(preset: str) -> tuple[Condition, ...]:
         return ()
     s = SETTINGS[preset]
     small = preset == "smoke"
-    fields = {"architecture": "residual_mlp", "optimiser": "sgd", "lr": 0.03, "decays": (1e-3,), "depth": 2 if small else 3}
-    base = replace(s.base, **fields, seeds=s.base.seeds if small else SEEDS)
+    fields: dict[str, Any] = {"architecture": "residual_mlp", "optimiser": "sgd", "lr": 0.03, "decays": (1e-3,), "depth": 2 if small else 3}
+    if not small:
+        fields |= {"seeds": SEEDS, "batch_size": 32}  # normalised networks take twice as long for a step
+    base = replace(s.base, **fields)
     made = []
     for loss, normalization, skip in product(LOSSES, ("batch", "none"), (True, False)):
         setting = replace(base, second_loss=loss, normalization=normalization, skip=skip)
