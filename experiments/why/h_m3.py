@@ -50,7 +50,8 @@ def conditions(preset: str) -> tuple[Condition, ...]:
         return ()
     s = SETTINGS[preset]
     small = preset == "smoke"
-    fields: dict[str, Any] = {"architecture": "residual_mlp", "optimiser": "sgd", "lr": 0.03, "decays": (1e-3,), "depth": 2 if small else 3}
+    fields: dict[str, Any] = {"architecture": "residual_mlp", "optimiser": "sgd", "lr": 0.03, "decays": (1e-3,)}
+    fields["depth"] = 2 if small else 3
     if not small:
         fields |= {"seeds": SEEDS, "batch_size": 32}  # normalised networks take twice as long for a step
     base = replace(s.base, **fields)
