@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ncflow import memory
 from ncflow.descent import Descent, StepRecorder
 from ncflow.errors import RunFailed
 from ncflow.events import Crossing
@@ -109,10 +110,13 @@ class Job:
         # is bounded. Both follow from shapes alone, so that no lane's steps depend on its neighbours.
         room, kept = _GROUP.get(y.device.type, 2**22), _KEPT.get(y.device.type, 2**28)
         slots = max(1, kept // max(room, y.shape[1]))
+        group = max(1, room // y.shape[1])
+        needed = memory.estimate(len(y), y.shape[1], min(group, len(y)), len(self.times), min(slots, len(self.times)))
+        memory.check(needed + 8 * len(y) * flow.numbers, y.device, self.total, len(self.times))  # and the states at the end
         for at in self.times[slots - 1 :: slots].tolist():
             stops.setdefault(at, [])
         batches, recorders = [], []
-        for part in torch.arange(len(y), device=y.device).split(max(1, room // y.shape[1])):
+        for part in torch.arange(len(y), device=y.device).split(group):
             tell = None if progress is None else partial(_tell, progress, int(part[0]), len(part), len(y))
             batches.append(Batch.start(y[part]))
             kind = StepRecorder if len(self.phases) else Recorder

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ncflow import initial as initial_state
+from ncflow import memory
 from ncflow.descent import label_steps
 from ncflow.errors import BadInput, require
 from ncflow.events import Crossing
@@ -79,7 +80,7 @@ def simulate(
         came to rest keeps its last state for the times after.
 
     Raises:
-        BadInput: an argument outside what is accepted; the message is one line that names it.
+        BadInput: an argument outside what is accepted, or more than memory holds; the message is one line that names it.
         RunFailed: a worker was ended from outside.
     """
     require(isinstance(model, UFM | DeepLinear), "model", type(model).__name__, "a UFM or a DeepLinear")
@@ -98,7 +99,10 @@ def simulate(
     whole = isinstance(workers, int | np.integer) and not isinstance(workers, bool)
     require(whole and workers > 0 and (workers == 1 or place.type == "cpu"), "workers", workers,
             "a whole number greater than 0, and 1 where the device is not the CPU")
-    blocks, row, lane, seed = _lanes(model, seeds, initial)
+    drawn = _seeds(seeds) if initial is None else []
+    numbers = sum(int(np.prod(shape)) for shape in model.block_shapes.values())  # as drawn, and stacked
+    memory.check(16 * len(drawn) * numbers, torch.device("cpu"), len(drawn) * model.lanes, len(times))
+    blocks, row, lane, seed = _lanes(model, drawn, initial)
     stops = _stops(model, interventions, float(times[-1]), len(lane))
     # What is kept is measured under the loss of its phase, so a phase's end is a pause too.
     for at in np.cumsum([p.steps for p in phases], dtype=float).tolist():
@@ -174,15 +178,18 @@ def _step_times(phases: Sequence[Phase], until: float | None, save_at: Sequence[
     return np.unique(np.concatenate([[0], ends, np.logspace(0, np.log10(end), DEFAULT_SAVES).round()]))
 
 
-def _lanes(model, seeds: Iterable[int], initial: dict[str, Any] | None
+def _seeds(seeds: Any) -> list[int]:
+    seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    for s in seeds:
+        require(isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 0, "seeds", s, "whole numbers, not negative")
+    require(len(seeds) > 0, "seeds", seeds, "at least one seed")
+    return seeds
+
+
+def _lanes(model, seeds: list[int], initial: dict[str, Any] | None
            ) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray, np.ndarray]:
     """Initial states; and of every lane which of them it starts from, its model lane, and its seed (-1: state given)."""
     if initial is None:
-        seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
-        for s in seeds:
-            require(isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 0, "seeds", s,
-                    "whole numbers, not negative")
-        require(len(seeds) > 0, "seeds", seeds, "at least one seed")
         states = [initial_state.draw(model, s) for s in seeds]
         blocks = {name: torch.stack([s[name] for s in states]) for name in states[0]}
         row = np.tile(np.arange(len(seeds)), model.lanes)
