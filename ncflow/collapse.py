@@ -47,7 +47,7 @@ class Collapse:
         fn_star: fn at t_nc, which is what the paper measures.
         fn_end, nc1_end: fn and NC1 at the end of the record.
         fn_drift: relative change of fn over the last tenth of the record.
-        fn_inf: fn at rest: fn_end if the lane came to rest or |fn_drift| < 1e-3, else NaN.
+        fn_inf: fn at rest: fn_end if the lane came to rest, or did not fail and |fn_drift| < 1e-3; else NaN.
         rate: -d log NC1/dt, fitted to the second half of what is above 1e-13, up to rest.
         fn_rate: -d log |fn - fn_inf|/dt, fitted where it is below 1e-2 of fn_inf and above 1e-6 and ten drifts; NaN where
             fn_inf is.
@@ -112,7 +112,8 @@ def _lane(run: Trajectory, i: int, nc1: str, threshold: float, zero: float) -> C
     last = int(np.flatnonzero(seen)[-1]) if seen.any() else 0
     tenth = np.interp(0.9 * time[last], time[seen], fn[seen]) if seen.any() else np.nan
     drift = (fn[last] - tenth) / fn[last] if fn[last] else 0.0
-    settled = status is Status.AT_REST or abs(drift) < 1e-3
+    sound = status in (Status.FINISHED, Status.MAX_STEPS) and last > 0  # what broke off says nothing of rest
+    settled = status is Status.AT_REST or (sound and abs(drift) < 1e-3)
     if not collapsed and (status not in (Status.FINISHED, Status.AT_REST) or not seen.any()):
         regime = Regime.FAILED
     elif fn[last] < zero or fn_star < zero:

@@ -96,6 +96,15 @@ def test_fn_inf_needs_fn_to_have_settled():
 # Flows
 
 
+@pytest.mark.parametrize("status", [Status.NON_FINITE, Status.DIVERGED, Status.STEP_TOO_SMALL])
+def test_what_broke_off_has_no_fn_inf(status):
+    """However still fn stood before; nor has a lane that was seen once only."""
+    (c,) = summarise(record([0, 5, 10, 15], [1, 0.5, 0.5, NAN], [3, 2, 2, NAN], status))
+    assert c.fn_end == 2 and np.isnan(c.fn_inf)
+    (c,) = summarise(record([0, 5], [1, NAN], [62, NAN], Status.FINISHED))
+    assert c.fn_end == 62 and np.isnan(c.fn_inf)
+
+
 def test_between_records_of_a_flow_nc1_is_an_exponential():
     time = np.array([0.0, 1.0, 2.0, 3.0])
     run = record(time, 3 * np.exp(-2 * time), 1 + time, kind="flow")
