@@ -24,7 +24,7 @@ from ncflow.recorder import Recorder
 from ncflow.threads import few_threads
 from ncflow.trajectory import Status, Trajectory
 
-_GROUP = {"cpu": 2**15}  # numbers of the lanes that go together: what stays in cache between stages
+_GROUP = {"cpu": 2**16}  # numbers of the lanes that go together: what stays in cache between stages
 _KEPT = {"cpu": 2**24}  # numbers of the states that wait to be measured
 _SHARES = 4  # parts per process, so that none waits long for the last
 
