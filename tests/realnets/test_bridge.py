@@ -59,7 +59,8 @@ def test_state_is_that_of_the_network(tiny, samples):
         if samples == "all":  # moments know root mean squares of norms only
             np.testing.assert_allclose(start["fn"], want["fn"], rtol=1e-9)
         squares = ((logits - np.eye(K_DIGITS)[y]) ** 2).mean()
-        l2 = matched.model.weight_decays[0, 0] * (W**2).sum() + 1e-3 * (b**2).sum() + matched.model.feature_decays[0] * (h**2).sum()
+        l2 = matched.model.weight_decays[0, 0] * (W**2).sum() + 1e-3 * (b**2).sum()
+        l2 += matched.model.feature_decays[0] * (h**2).sum()
         np.testing.assert_allclose(start["energy"], squares + l2 / 2, rtol=1e-5)  # float32 logits
 
 
