@@ -181,7 +181,8 @@ def _step_times(phases: Sequence[Phase], until: float | None, save_at: Sequence[
 def _seeds(seeds: Any) -> list[int]:
     seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     for s in seeds:
-        require(isinstance(s, int | np.integer) and not isinstance(s, bool) and s >= 0, "seeds", s, "whole numbers, not negative")
+        whole = isinstance(s, int | np.integer) and not isinstance(s, bool)
+        require(whole and bool(s >= 0), "seeds", s, "whole numbers, not negative")
     require(len(seeds) > 0, "seeds", seeds, "at least one seed")
     return seeds
 

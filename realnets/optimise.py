@@ -97,9 +97,9 @@ class Stepper:
         """Set to zero what is too small to matter but not to cost: call it once per epoch.
 
         What neither data nor rounding moves any more, such as the weights of a unit that is always off, decays into the
-        subnormal numbers, and so do its moments. Some processors are slow on those: the last epochs of a small perceptron took
-        12 times as long on an Intel Xeon. Entries of parameters and first moments whose squares underflow (below 1e-19 in float32)
-        go to zero, seen by no step that moves anything; of second moments, the subnormal ones.
+        subnormal numbers, and so do its moments. Some processors are slow on those: the last epochs of a small perceptron
+        took 12 times as long on an Intel Xeon. Entries of parameters and first moments whose squares underflow (below 1e-19
+        in float32) go to zero, seen by no step that moves anything; of second moments, the subnormal ones.
         """
         tiny = torch.finfo(self.theta.dtype).tiny
         self.theta.masked_fill_(self.theta.abs() < tiny**0.5, 0.0)
