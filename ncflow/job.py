@@ -25,7 +25,7 @@ from ncflow.threads import few_threads
 from ncflow.trajectory import Status, Trajectory
 
 _GROUP = {"cpu": 2**16}  # numbers of the lanes that go together: what stays in cache between stages
-_KEPT = {"cpu": 2**24}  # numbers of the states that wait to be measured
+_KEPT = {"cpu": 2**25}  # numbers of the states that wait to be measured
 _SHARES = 4  # parts per process, so that none waits long for the last
 
 
