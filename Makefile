@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/ncflow compare
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 lint: $(VENV)/installed
 	$(BIN)/pip install -q -e ".[dev]"

@@ -16,9 +16,10 @@ class Crossing:
     """First time that `metric` is below (`falling`) or above `level`.
 
     Attributes:
-        metric: a name of `metrics.NAMES` that needs one pass over the samples only; or "energy", the loss with its decay terms;
-            or "stationarity", rms(dy/dt)/rms(y) in the coordinates of the flow, which is what `rest` of `simulate` looks at.
-        level: greater than 0 and finite.
+        metric: a name of `metrics.NAMES`; or "energy", the loss with its decay terms; or "stationarity", rms(dy/dt)/rms(y) in
+            the coordinates of the flow, which is what `rest` of `simulate` looks at. `metrics.NEEDS_SAMPLES` take a pass over
+            all samples after every step, and a state that has samples; `nc2_gof_*` a `UFM` of one layer under MSE.
+        level: greater than 0 and finite, as no metric is negative; for no mismatch at all take a share below 1/N.
         falling: whether the crossing is from above (as for T_NC) or from below.
 
     Raises:
@@ -30,7 +31,7 @@ class Crossing:
     falling: bool = True
 
     def __post_init__(self) -> None:
-        names = tuple(n for n in metrics.NAMES if not {"samples", "loss"} & set(metrics.METRICS[n].needs)) + OF_STATE
+        names = (*metrics.NAMES, *OF_STATE)
         require(self.metric in names, "event.metric", self.metric, f"one of {', '.join(names)}")
         object.__setattr__(self, "level", _numbers("event.level", self.level, ndim=0, positive=True))
 

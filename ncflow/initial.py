@@ -45,11 +45,14 @@ def draw(model: UFM | DeepLinear, seed: int) -> dict[str, Tensor]:
     if isinstance(model, UFM) and model.nonnegative:
         state["H"] = state["H"].abs()
     if isinstance(model, UFM) and model.classifier == "etf":
-        K = model.classes
+        K, head = model.classes, state[f"W_{model.layers}"]
         centre = torch.eye(K, dtype=torch.float64) - 1 / K
-        head = state[f"W_{model.layers}"]
-        head = head / head.norm(dim=1, keepdim=True)  # orthonormal rows
-        state[f"W_{model.layers}"] = (K / (K - 1)) ** 0.5 * centre @ head
+        if head.shape[1] < K:  # K - 1 orthonormal columns, turned into the plane of the simplex
+            plane = torch.linalg.qr(centre[:, 1:])[0]
+            head = plane @ torch.linalg.qr(plane.mT @ head)[0]
+        else:
+            head = centre @ (head / head.norm(dim=1, keepdim=True))  # of orthonormal rows
+        state[f"W_{model.layers}"] = (K / (K - 1)) ** 0.5 * head
     return state
 
 

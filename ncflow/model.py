@@ -155,18 +155,31 @@ class _Classifier:
     def balanced(self) -> bool:
         return len(set(self.class_counts)) == 1
 
+    @property
+    def directions(self) -> int:
+        """The least width: the most directions that class means can need in a layer, K, or K - 1 for a simplex.
+
+        A softmax loss does not see the mean of the logits, and a free bias fits it: the rows of what drives a linear model sum to
+        zero, whatever the class sizes. A bias that is decayed leaves a part of the mean to the features, and ReLUs (also
+        `nonnegative` and batch-normalised features) cannot lie on both sides of it.
+        """
+        simplex = self.activation == "linear" and (self.loss != "mse" or self.bias == "free")
+        return self.classes - 1 if simplex else self.classes
+
     @cached_property
     def labels(self) -> np.ndarray:
         """(N,) class of each sample, classes contiguous."""
         return np.repeat(np.arange(self.classes), self.class_counts)
 
 
-def _widths(name: str, value: Any, count: int, low: int) -> tuple[int, ...]:
+def _widths(name: str, value: Any, count: int, model: _Classifier) -> tuple[int, ...]:
     widths = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * count
     require(len(widths) == count, name, value, f"one number or a sequence of {count}")
+    low = model.directions
+    why = ("the number of classes: a narrower layer cannot carry one direction per class" if low == model.classes else
+           "the number of classes less one: a narrower layer cannot carry a simplex")
     for w in widths:
-        require(isinstance(w, int | np.integer) and bool(w >= low), name, value, f"a whole number, at least {low}, the number of "
-                "classes: a narrower layer cannot carry one direction per class")
+        require(isinstance(w, int | np.integer) and bool(w >= low), name, value, f"a whole number, at least {low}, {why}")
     return tuple(int(w) for w in widths)
 
 
@@ -185,7 +198,8 @@ class UFM(_Classifier):
     Attributes:
         classes: K >= 2.
         samples_per_class: n, or n_1..n_K.
-        width: one number, or p_0..p_{M-1}: width of the features and of each hidden layer; all at least K.
+        width: one number, or p_0..p_{M-1}: width of the features and of each hidden layer; all at least
+            `directions`, K or K - 1.
         layers: M >= 1; W_1 is (p_1 x p_0), ..., the head W_M is (K x p_{M-1}).
         loss: "mse", "cross_entropy", "label_smoothing" (with `smoothing`) or "focal" (with `focal_gamma`).
         loss_scale: c in (c/N)|.|_F^2; 1/2 is the theory convention, 1/K is PyTorch's `MSELoss` mean.
@@ -213,7 +227,7 @@ class UFM(_Classifier):
 
     def __post_init__(self) -> None:
         self._validate()
-        object.__setattr__(self, "width", _widths("width", self.width, self.layers, self.classes))
+        object.__setattr__(self, "width", _widths("width", self.width, self.layers, self))
         require(isinstance(self.nonnegative, bool), "nonnegative", self.nonnegative, "True or False")
         _choice("normalization", self.normalization, NORMALIZATIONS)
         _choice("classifier", self.classifier, CLASSIFIERS)
@@ -233,6 +247,14 @@ class UFM(_Classifier):
         require(self.bias != "free" or not np.any(self._decay.bias), "decay.bias", self._decay.bias,
                 'must be 0 when bias = "free"; use bias = "decayed" to decay it')
         _ = self.lanes
+
+    @property
+    def directions(self) -> int:
+        """As in every model, but features >= 0 need K, and a frozen simplex spans K - 1 whatever the loss."""
+        if self.nonnegative or self.normalization == "batch":
+            return self.classes
+        frozen = self.classifier == "etf" and self.activation == "linear"
+        return self.classes - 1 if frozen else super().directions
 
     @property
     def _decay(self) -> Decay:
@@ -309,7 +331,7 @@ class DeepLinear(_Classifier):
         inputs: X, an array (d x N) with the samples of a class contiguous, or `Isotropic` moments.
         classes, samples_per_class, layers, loss, loss_scale, bias, activation ...: as in `UFM`; M counts the weight layers
             above the input, so an MLP with d hidden layers has M = d + 1. A bias is decayed by `decay` if "decayed".
-        width: one number, or p_1..p_{M-1}; at least K. The fixed point does not depend on it.
+        width: one number, or p_1..p_{M-1}; at least `directions`, K or K - 1. The fixed point does not depend on it.
         decay: lambda of every layer, one number or one per lane.
 
     Raises:
@@ -322,7 +344,7 @@ class DeepLinear(_Classifier):
 
     def __post_init__(self) -> None:
         self._validate()
-        object.__setattr__(self, "width", _widths("width", self.width, self.layers - 1, self.classes))
+        object.__setattr__(self, "width", _widths("width", self.width, self.layers - 1, self))
         object.__setattr__(self, "decay", _numbers("decay", self.decay))
         _ = self.lanes
         if isinstance(self.inputs, Isotropic):

@@ -125,8 +125,8 @@ class Recorder:
         index = torch.arange(lanes, device=states.device).repeat_interleave(count)
         together = max(1, _TOGETHER // self.flow.numbers)
         parts = [measure(self.flow.select(i), y) for i, y in zip(index.split(together), states.split(together), strict=True)]
-        for name in parts[0]:
-            value = torch.cat([part[name] for part in parts]).unflatten(0, (lanes, count))
+        for name, value in _joined(parts).items():
+            value = value.unflatten(0, (lanes, count))
             if name not in self.columns:
                 self.columns[name] = value.new_full((lanes, len(self.times), *value.shape[2:]), torch.nan)
             self.columns[name][:, self.first : end] = value
@@ -138,17 +138,26 @@ class Recorder:
     def _levels(self, y: Tensor) -> Tensor:
         """(lanes, events) signed log distance to each level, positive before the crossing; NaN where undefined."""
         wanted = {e.metric for e in self.events}
-        names = [e.metric for e in self.events if e.metric not in OF_STATE]
+        names = [e.metric for e in self.events if e.metric not in (*OF_STATE, *metrics.NEEDS_SAMPLES)]
         values: dict[str, Tensor] = {}
         if names:
             moments = self.flow.moments(y, detailed=any(name in _DETAILED for name in names))
-            values |= metrics.from_moments(moments, self.flow.head(y), names=names)
-        if "energy" in wanted:
+            values |= metrics.from_moments(moments, self.flow.head(y), names=names, **self.flow.choices())
+        if wanted & {"energy", *metrics.NEEDS_SAMPLES}:
             parts = torch.arange(len(y), device=y.device).split(max(1, _TOGETHER // self.flow.numbers))
-            values["energy"] = torch.cat([self.flow.select(i).observe(y[i]).energy for i in parts])
+            values |= _joined([self._observed(self.flow.select(i), y[i], wanted) for i in parts])
         if "stationarity" in wanted:
             values["stationarity"] = self.flow.field(y).norm(dim=1) / y.norm(dim=1)
-        return torch.stack([(values[e.metric] / e.level).log() * (1 if e.falling else -1) for e in self.events], 1)
+        # Rounding can take a metric that is zero below it.
+        logs = [(values[e.metric].clamp(min=0) / e.level).log() for e in self.events]
+        return torch.stack([x if e.falling else -x for x, e in zip(logs, self.events, strict=True)], 1)
+
+    @staticmethod
+    def _observed(flow: Flow, y: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+        """What of `wanted` takes all samples."""
+        seen, names = flow.observe(y), [name for name in metrics.NEEDS_SAMPLES if name in wanted]
+        found = metrics.compute(seen.features, flow.labels, seen.weights[-1], seen.bias, names=names) if names else {}
+        return found | {"energy": seen.energy}
 
     def _note(self, happened: Tensor, time: Tensor, y: Tensor) -> None:
         """Write down the events of the mask `happened` (lanes, events), all at `time` and `y` of their lane."""
@@ -203,13 +212,18 @@ def root(g: Callable[[Tensor], Tensor], g0: Tensor, g1: Tensor, wanted: Tensor) 
     return x
 
 
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Values of lanes that were looked at in parts."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def measure(flow: Flow, y: Tensor) -> dict[str, Tensor]:
     """Everything recorded of states y: metrics, energy, norms; (lanes,) or (lanes, layers) each."""
     seen = flow.observe(y)
     if seen.moments is not None:
-        out = metrics.from_moments(seen.moments, seen.weights[-1], seen.bias)
+        out = metrics.from_moments(seen.moments, seen.weights[-1], seen.bias, **flow.choices())
     else:
-        out = metrics.compute(seen.features, flow.labels, seen.weights[-1], seen.bias)
+        out = metrics.compute(seen.features, flow.labels, seen.weights[-1], seen.bias, **flow.choices())
     out["energy"] = seen.energy
     out["weight_norm"] = torch.stack([w.flatten(1).norm(dim=1) for w in seen.weights], 1)
     if seen.bias is not None:

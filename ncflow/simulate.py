@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from ncflow import initial as initial_state
-from ncflow import memory
+from ncflow import memory, metrics
 from ncflow.descent import label_steps
 from ncflow.errors import BadInput, require
 from ncflow.events import Crossing
-from ncflow.flows import Horizon
+from ncflow.flows import Horizon, one_layer
 from ncflow.integrators import METHODS, Control
 from ncflow.interventions import Rescale
 from ncflow.job import Job
-from ncflow.model import UFM, DeepLinear
+from ncflow.model import UFM, DeepLinear, Isotropic
 from ncflow.optimisers import Phase
 from ncflow.provenance import provenance
 from ncflow.record import merge
@@ -103,6 +103,7 @@ def simulate(
     numbers = sum(int(np.prod(shape)) for shape in model.block_shapes.values())  # as drawn, and stacked
     memory.check(16 * len(drawn) * numbers, torch.device("cpu"), len(drawn) * model.lanes, len(times))
     blocks, row, lane, seed = _lanes(model, drawn, initial)
+    _locatable(model, events, samples="M" not in blocks and not isinstance(getattr(model, "inputs", None), Isotropic))
     stops = _stops(model, interventions, float(times[-1]), len(lane))
     # What is kept is measured under the loss of its phase, so a phase's end is a pause too.
     for at in np.cumsum([p.steps for p in phases], dtype=float).tolist():
@@ -200,6 +201,16 @@ def _lanes(model, seeds: list[int], initial: dict[str, Any] | None
             f"1 lane or as many as decay and mobility span, {model.lanes}")
     lanes = max(count, model.lanes)
     return blocks, np.arange(lanes) % count, np.arange(lanes) % model.lanes, np.full(lanes, -1)
+
+
+def _locatable(model: UFM | DeepLinear, events: Sequence[Crossing], samples: bool) -> None:
+    """Refuse events on metrics that need what the model or its state does not have."""
+    for event in events:
+        needs = metrics.METRICS[event.metric].needs if event.metric in metrics.METRICS else ()
+        require(samples or "samples" not in needs, "event.metric", event.metric,
+                "one that moments determine, as the state has no samples")
+        require("loss" not in needs or one_layer(model), "event.metric", event.metric,
+                "with a UFM of one layer under MSE, head and features free")
 
 
 def _stops(model, interventions: Sequence[Rescale], end: float, lanes: int) -> dict[float, list]:

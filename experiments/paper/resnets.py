@@ -25,8 +25,8 @@ _TINY: dict[str, Any] = {
     "seeds": (0,),
     "measure_every": 1,
 }
-_SMALL = preset("resnet-mnist-14", subset=1000, seeds=SEEDS, schedule="multistep", milestones_ce=(20,), milestones_mse=(120, 180),
-                measure_every=5)  # fmt: skip
+_SMALL = preset("resnet-mnist-14", subset=1000, seeds=SEEDS, schedule="multistep", milestones_ce=(20,), epochs_mse=180,
+                milestones_mse=(100, 150), measure_every=5)  # fmt: skip
 #: Images of the small settings: blocks of 2x2 pixels averaged.
 SIZES = {"mnist": 14, "fashion_mnist": 14, "cifar10": 16, "digits": None}
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from ncflow.errors import require
 from ncflow.flows.batchnorm import BatchNormFlow
 from ncflow.flows.choice import REDUCTIONS, Horizon, reduce
-from ncflow.flows.flow import Flow, Observation
+from ncflow.flows.flow import Flow, Observation, one_layer
 from ncflow.flows.full import FullFlow
 from ncflow.flows.gram import GramFlow
 from ncflow.flows.network import NetworkFlow
 from ncflow.model import UFM, DeepLinear, Isotropic
 
 __all__ = ["FLOWS", "BatchNormFlow", "Flow", "FullFlow", "GramFlow", "Horizon", "NetworkFlow", "Observation", "choose",
-           "nonlinear", "plan"]
+           "nonlinear", "one_layer", "plan"]
 
 FLOWS = ("auto", "full", "gram", *REDUCTIONS)
 

@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 
 from ncflow import metrics
 from ncflow.flows.layout import Layout
+from ncflow.model import UFM, DeepLinear
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class Flow(ABC):
         layers: M.
         labels: (N,) class of each sample.
         notes: what a record should say of the flow, by attribute name.
+        loss_scale: c of a `UFM` of one layer under MSE, for which `nc2_gof_*` are defined; else None.
         unit: (size,) or a number, what each number of the state is worth in the user's units: tolerances count in these.
     """
 
     name = "flow"
     notes: Mapping[str, Any] = MappingProxyType({})
+    loss_scale: float | None = None
     unit: Tensor | float = 1.0
     smooth = True  # whether the field is differentiable; one with kinks is integrated with fixed steps
 
@@ -123,11 +126,24 @@ class Flow(ABC):
         blocks = self.layout.unpack(y) if self.layers > 1 else self.state(y)
         return blocks[f"W_{self.layers}"]
 
+    def choices(self) -> dict[str, Any]:
+        """What metrics need besides features and head: the decays, per lane, and the scale of the loss; or nothing."""
+        if self.loss_scale is None:
+            return {}
+        decays = {"decay_weights": self.lanes["decay_W"][:, 0], "decay_features": self.lanes["decay_H"]}
+        return {**decays, "loss_scale": self.loss_scale}
+
     def select(self, index: Tensor) -> Self:
         """The same flow of some of the lanes, in the order of `index`; a lane may occur more than once."""
         chosen = copy.copy(self)
         chosen.lanes = {name: value[index] for name, value in self.lanes.items()}
         return chosen
+
+
+def one_layer(model: UFM | DeepLinear) -> bool:
+    """Whether `nc2_gof_*` are defined: class means and head are all there is, free, and fitted by squares."""
+    free = isinstance(model, UFM) and model.classifier == "free" and model.normalization == "none"
+    return free and model.layers == 1 and model.loss == "mse"
 
 
 def members(labels: Tensor, classes: int) -> Tensor:

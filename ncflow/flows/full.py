@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ncflow import metrics
-from ncflow.flows.flow import Flow, Observation, class_moments, float64, members
+from ncflow.flows.flow import Flow, Observation, class_moments, float64, members, one_layer
 from ncflow.flows.layout import Layout
 from ncflow.flows.linear import chain, products_above, weight_gradients
 from ncflow.model import UFM, DeepLinear
@@ -37,6 +37,7 @@ class FullFlow(Flow):
             self.inputs = float64(model.inputs, device)
         super().__init__(Layout(shapes), lanes, model.layers, torch.as_tensor(model.labels, device=device))
         self.scale = 2 * model.loss_scale / model.samples
+        self.loss_scale = model.loss_scale if one_layer(model) else None
         self.targets = members(self.labels, model.classes)
         self.counts = self.targets.sum(1)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ncflow import metrics
 from ncflow.activations import find, scaled
-from ncflow.flows.flow import Flow, Observation, class_moments, float64, members
+from ncflow.flows.flow import Flow, Observation, class_moments, float64, members, one_layer
 from ncflow.flows.layout import Layout
 from ncflow.losses import Loss
 from ncflow.model import UFM, DeepLinear
@@ -39,6 +39,7 @@ class NetworkFlow(Flow):
         self.counts = self.members.sum(1)
         self.inputs = None if isinstance(model, UFM) else float64(model.inputs, device)
         self.classes, self.activation = model.classes, model.activation
+        self.loss_scale = model.loss_scale if one_layer(model) else None
         self.frozen = isinstance(model, UFM) and model.classifier == "etf"
         self.smooth = find(model.activation).smooth and not (isinstance(model, UFM) and model.nonnegative)
         if self.frozen:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ncflow import metrics
 from ncflow.flows.factored import Factored
-from ncflow.flows.flow import Flow, Observation, float64
+from ncflow.flows.flow import Flow, Observation, float64, one_layer
 from ncflow.flows.layout import Layout
 from ncflow.flows.linear import chain, products_above, weight_gradients
 from ncflow.model import UFM
@@ -53,6 +53,7 @@ class ReducedFlow(Flow):
         self.counts = float64(model.class_counts, device)
         self.root = self.counts.sqrt()
         self.scale = 2 * model.loss_scale / model.samples
+        self.loss_scale = model.loss_scale if one_layer(model) else None
         self.targets = torch.nn.functional.pad(self.root.diag(), (0, states.rank))
         if states.frame is not None:
             self.name = "subspace"

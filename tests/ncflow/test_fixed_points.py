@@ -6,6 +6,7 @@ from scipy.optimize import brentq
 
 from ncflow import UFM, Decay, DeepLinear, Isotropic, Status, simulate
 from ncflow.initial import draw
+from theory import fixed_point
 
 C = 0.5
 
@@ -137,6 +138,28 @@ def test_layers_share_the_signal(weights, bias):
     np.testing.assert_allclose(last(run, "layer_feature_norm"), np.broadcast_to(norms, (2, M)), rtol=1e-8)
     np.testing.assert_allclose(last(run, "fn"), np.sqrt(K * weights[-1] / (2 * C) * x / (1 - x) * share), rtol=1e-8)
     np.testing.assert_allclose(last(run, "energy"), C / K * (R * ((1 - x) ** 2 + (M + 1) * x * (1 - x)) + 0), rtol=1e-8)
+
+
+@pytest.mark.parametrize("classifier", ["free", "etf"])
+@pytest.mark.parametrize("loss", [{"loss": "mse"}, {"loss": "cross_entropy"}, {"loss": "label_smoothing", "smoothing": 0.1},
+                                  {"loss": "focal", "focal_gamma": 1.0}])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_simplex_fits_a_dimension_less_than_there_are_classes(layers, loss, classifier):
+    """K - 1 are enough where the mean of the logits is not the features' business; the point is the same as in any width."""
+    decay = Decay(0.01, 0.005)
+    shared = dict(classes=4, samples_per_class=3, layers=layers, bias="free", classifier=classifier, decay=decay, **loss)
+    narrow, wide = (UFM(width=width, **shared) for width in (3, 8))
+    ends, point = [at_rest(model, seeds=(1,)) for model in (narrow, wide)], fixed_point(narrow)
+    for name, known in (("fn", point.feature_norm), ("energy", point.loss), ("weight_norm", point.weight_norms)):
+        np.testing.assert_allclose(last(ends[0], name), last(ends[1], name), rtol=1e-8)
+        np.testing.assert_allclose(last(ends[0], name)[0], known, rtol=1e-8)
+    assert last(ends[0], "nc1_trace_ratio") < 1e-12 and last(ends[0], "nc2_equiangular_l1") < 1e-6
+
+
+def test_a_frozen_simplex_in_its_own_plane_has_the_gram_matrix_of_one():
+    for width in (3, 4, 9):
+        head = draw(UFM(classes=4, width=width, classifier="etf"), 5)["W_1"]
+        np.testing.assert_allclose(head @ head.T, (4 * np.eye(4) - 1) / 3, atol=1e-14)
 
 
 @pytest.mark.parametrize("layers, width", [(2, 4), (3, 64), (5, 4), (5, 16)])

@@ -28,6 +28,13 @@ REFUSED = [
     (lambda: ufm(samples_per_class=[1, 2, 0]), "samples_per_class", "0", "at least 1"),
     (lambda: ufm(samples_per_class=None), "samples_per_class", "None", "whole number"),
     (lambda: ufm(width=2), "width", "2", "at least 3, the number of classes"),
+    (lambda: ufm(width=1, bias="free"), "width", "1", "at least 2, the number of classes less one"),
+    (lambda: ufm(width=1, classifier="etf"), "width", "1", "at least 2"),
+    (lambda: ufm(width=2, bias="decayed"), "width", "2", "at least 3"),
+    (lambda: ufm(width=2, bias="free", nonnegative=True), "width", "2", "at least 3"),
+    (lambda: ufm(width=2, bias="free", normalization="batch"), "width", "2", "at least 3"),
+    (lambda: ufm(width=2, layers=2, loss="cross_entropy", activation="relu"), "width", "2", "at least 3"),
+    (lambda: ufm(width=2, layers=2, classifier="etf", activation="relu"), "width", "2", "at least 3"),
     (lambda: ufm(width=5.0), "width", "5.0", "whole number"),
     (lambda: ufm(layers=2, width=[5, 2]), "width", "[5, 2]", "at least 3"),
     (lambda: ufm(layers=2, width=[5, 5, 5]), "width", "[5, 5, 5]", "sequence of 2"),
@@ -69,8 +76,6 @@ REFUSED = [
     (lambda: Rescale(layer=-1, alpha=0.0), "intervention.alpha", "0.0", "greater than 0"),
     (lambda: Rescale(layer=-1, alpha=2.0, at=-1.0), "intervention.at", "-1.0", "not negative"),
     (lambda: Crossing("nc9"), "event.metric", "'nc9'", "nc1_trace_ratio"),
-    (lambda: Crossing("nc1_pinv"), "event.metric", "'nc1_pinv'", "cdnv"),  # takes a second pass over the samples
-    (lambda: Crossing("nc2_gof_M"), "event.metric", "'nc2_gof_M'", "cdnv"),  # takes decays and loss scale
     (lambda: Crossing(level=0.0), "event.level", "0.0", "greater than 0"),
     (lambda: Crossing(level=float("nan")), "event.level", "nan", "finite"),
 ]

@@ -734,6 +734,37 @@ def test_workers_share_the_lanes():
     assert_same(shared, alone, slice(None), slice(None), 1e-12)
 
 
+@pytest.mark.parametrize("metric", ["nc1_pinv", "nc1_pinv_over_k", "nc4_mismatch", "nc2_gof_M", "nc2_gof_W", "nc3_one_minus_cos"])
+@pytest.mark.parametrize("flow", ["full", "reduced"])
+def test_crossings_of_metrics_that_need_samples_or_the_decays(metric, flow):
+    """Recorded just before the located time, the metric is on one side of the level, just after it on the other; jumps too."""
+    tight = dict(seeds=[2], flow=flow, rtol=1e-10)
+    start, end = simulate(small(), save_at=[0.0, 1.0], events=[], **tight).data[metric].values[0]
+    event = Crossing(metric, float(start + end) / 2, falling=bool(end < start))
+    at = float(simulate(small(), until=1.0, events=[event], **tight).data["event_time"][0, 0])
+    around = simulate(small(), save_at=[at * (1 - 1e-6), at * (1 + 1e-6)], events=[], **tight).data[metric].values[0]
+    assert ((around > event.level) == [event.falling, not event.falling]).all()
+
+
+def test_the_goodness_of_fit_metrics_are_those_of_the_decays():
+    run = simulate(small(decay=Decay([0.01, 0.03], 0.02)), seeds=[2], save_at=[3.0], events=[])
+    for lane, decay in enumerate((0.01, 0.03)):
+        known = metrics.compute(run.final["H"][lane].T, small().labels, run.final["W_1"][lane], decay_weights=decay,
+                                decay_features=0.02, loss_scale=0.5)
+        for name in ("nc2_gof_M", "nc2_gof_W"):
+            assert float(run.data[name][lane, -1]) == pytest.approx(float(known[name]), rel=1e-9)
+    assert "nc2_gof_M" not in simulate(small(layers=2), until=1.0).data
+
+
+def test_events_that_the_model_or_its_state_cannot_have():
+    moments = {"M": np.eye(6)[:, :3], "scatter": 0.1, "W": [np.eye(3, 6)]}
+    for model, metric, options in ((small(layers=2), "nc2_gof_M", {}), (small(loss="cross_entropy"), "nc2_gof_W", {}),
+                                   (small(), "nc1_pinv", {"initial": moments})):
+        with pytest.raises(BadInput) as caught:
+            simulate(model, until=1.0, events=[Crossing(metric)], **options)
+        assert caught.value.argument == "event.metric" and metric in str(caught.value)
+
+
 @pytest.mark.parametrize("model, flow", [(small(), "full"), (small(), "reduced"),
                                          (small(layers=2, loss="cross_entropy"), "auto")])
 @pytest.mark.parametrize("metric", ["energy", "stationarity"])

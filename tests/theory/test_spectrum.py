@@ -73,11 +73,12 @@ def test_random_models(brute, data):
     """Depth, widths, class sizes, bias and decays random, collapsed or vanished: measured 4e-15 over 600."""
     draw = data.draw
     K, M = draw(st.integers(2, 3), "K"), draw(st.integers(1, 3), "M")
+    bias = draw(st.sampled_from(["none", "free", "decayed"]), "bias")
     counts = draw(st.one_of(st.integers(1, 3), st.lists(st.integers(1, 4), min_size=K, max_size=K)), "counts")
-    widths = draw(st.lists(st.integers(K, K + 2), min_size=M, max_size=M), "widths")
+    low = K - 1 if bias == "free" else K
+    widths = draw(st.lists(st.integers(low, K + 2), min_size=M, max_size=M), "widths")
     exponent = st.floats(-3, 0)
     decays = [10 ** draw(exponent) for _ in range(M + 1)]
-    bias = draw(st.sampled_from(["none", "free", "decayed"]), "bias")
     lb = draw(st.sampled_from([3e-3, 0.05, 1.0]), "lb") if bias == "decayed" else 0.0
     m = UFM(
         classes=K,
