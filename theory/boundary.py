@@ -205,7 +205,7 @@ def _boundary(model: UFM | DeepLinear, law: str) -> Boundary:
         factor = modes[0] / mean
     weakest = int(np.argmin(b))
     unit = b[weakest] / g[weakest] if isinstance(model, DeepLinear) else 1.0
-    said = ["Linear layers, every width at least K."]
+    said = ["Linear layers, every width at least K (K - 1 with a free bias)."]
     if D == 1:
         said.append("One factor: ridge regression, which never vanishes.")
     if not model.balanced:

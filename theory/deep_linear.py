@@ -98,7 +98,7 @@ def fixed_point(model: DeepLinear, lane: int, data: Samples | Isotropy) -> Fixed
     n = np.asarray(model.class_counts, dtype=float)
     theta = 0.0 if model.bias == "none" else 2 * c / (2 * c + lb)
     network = Network(n, np.full(model.layers, lam), c, theta, data, free_features=False)
-    said = ["Linear layers, every width at least K, or K - 1 with a free bias (it does not matter further); unique up to rotations."]
+    said = ["Linear layers, every width at least K (K - 1 with a free bias), no matter which; unique up to rotations."]
     if lam == 0:
         said.append("Decay 0 stands for its limit from above.")
     if isinstance(data, Isotropy):

@@ -97,7 +97,7 @@ def fixed_point(model: UFM, lane: int) -> FixedPoint:
 
 
 def _assumptions(model: UFM) -> tuple[str, ...]:
-    said = ["Linear layers, every width at least K, or K - 1 with a free bias (it does not matter further); unique up to rotations."]
+    said = ["Linear layers, every width at least K (K - 1 with a free bias), no matter which; unique up to rotations."]
     if model.layers == 1:
         said.append("The global minimum; every other stationary point is a saddle.")
     else:

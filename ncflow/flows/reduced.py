@@ -11,7 +11,7 @@ from ncflow import metrics
 from ncflow.flows.factored import Factored
 from ncflow.flows.flow import Flow, Observation, float64, one_layer
 from ncflow.flows.layout import Layout
-from ncflow.flows.linear import chain, products_above, weight_gradients
+from ncflow.flows.linear import add_product, chain, products_above
 from ncflow.model import UFM
 
 
@@ -46,6 +46,8 @@ class ReducedFlow(Flow):
         self.classes, self.samples, self.states = K, model.samples, states
         labels = torch.as_tensor(model.labels if states.V is not None else [], device=device)
         super().__init__(Layout(self.shapes(model)), lanes, model.layers, labels)
+        fades = [self.rate(name).expand(-1, *shape).flatten(1) for name, shape in self.layout.shapes.items()]
+        self.lanes["fade"] = -torch.cat(fades, 1)
         # Pseudo-samples are as large as the root of the samples that they stand for.
         size = (self.samples / K) ** 0.5
         self.unit = torch.cat([lane.new_full((numbers,), size if name in ("Z", "B", "z", "f") else 1.0, dtype=torch.float64)
@@ -107,15 +109,31 @@ class ReducedFlow(Flow):
 
     # The vector field
 
+    def rate(self, name: str) -> Tensor:
+        """(lanes, ...) what a block decays at by itself, as far as its numbers differ in it."""
+        lanes = self.lanes
+        if name in ("w", "out"):
+            return lanes["decay_W"][:, :, None] if name == "w" else lanes["fading"]
+        if name == "g":
+            return 2 * lanes["decay_W"][:, :1]
+        if name in ("b", "beta"):
+            return lanes["decay_b"][:, None]
+        own = lanes["decay_W"][:, int(name[2:]) - 1] if name.startswith("W_") else lanes["fading"][:, 0]
+        return own.reshape(-1, *[1] * len(self.layout.shapes[name]))
+
     def field(self, y: Tensor) -> Tensor:
-        blocks = self.layout.unpack(y)
+        blocks, descent = self.layout.unpack(y), self.lanes["fade"] * y
         Z, W = blocks["Z"], self.weights(blocks)
         above = products_above(W)
         error = self.error(blocks, above[0], Z)
-        descent = self.descend(blocks, W, weight_gradients(W, above, torch.bmm(error, Z.mT)), error)
-        dZ = torch.bmm(above[0].mT, error).addcmul_(self.lanes["decay_H"][:, None, None], Z, value=-1)
-        descent["Z"] = dZ.mul_(self.lanes["mobility"][:, None, None])
-        return self.layout.pack(descent)
+        moves = self.layout.unpack(descent)
+        self.descend(moves, W, above, torch.bmm(error, Z.mT), error)
+        add_product(moves["Z"], self.pull(above[0]), error)
+        return descent
+
+    def pull(self, A: Tensor) -> Tensor:
+        """theta A^T (lanes, d_0, K), by which the features feel the error."""
+        return (A * self.lanes["mobility"][:, None, None]).mT
 
     def error(self, blocks: dict[str, Tensor], A: Tensor, Z: Tensor) -> Tensor:
         """-G (lanes, K, columns of Z)."""
@@ -125,18 +143,15 @@ class ReducedFlow(Flow):
         return error
 
     def descend(
-        self, blocks: dict[str, Tensor], W: list[Tensor], pull: list[Tensor], error: Tensor
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """Velocities of everything but the features; `pull` is minus the data term's gradient of each W."""
-        lanes, descent = self.lanes, {}
-        if "b" in blocks:
-            bias = error[:, :, : self.classes] @ self.root
-            descent["b"] = torch.addcmul(bias, lanes["decay_b"][:, None], blocks["b"], value=-1)
-        for i, (g, decay) in enumerate(zip(pull, lanes["decay_W"].unbind(1), strict=True)):
-            descent[f"W_{i + 1}"] = torch.addcmul(g, decay[:, None, None], W[i], value=-1)
-        if "out" in blocks:
-            descent["out"] = -lanes["fading"] * blocks["out"]
-        return descent
+        self, moves: dict[str, Tensor], W: list[Tensor], above: list[Tensor], gradient: Tensor, error: Tensor
+    ) -> None:  # fmt: skip
+        """Add the data term to the velocities of weights and bias; `gradient` is minus its derivative by A."""
+        if "b" in moves:
+            moves["b"] += error[:, :, : self.classes] @ self.root
+        for i, (w, top) in enumerate(zip(W[:-1], above[1:], strict=True), 1):
+            add_product(moves[f"W_{i}"], top.mT, gradient)
+            gradient = torch.bmm(gradient, w.mT)
+        moves[f"W_{len(W)}"] += gradient
 
     # What is measured
 
