@@ -43,6 +43,7 @@ class Options:
     device: Annotated[str, tyro.conf.arg(help="cpu or cuda; on cuda, agreement with the processor is checked")] = "cpu"
     cases: Annotated[tuple[str, ...], tyro.conf.arg(help="what to measure: " + ", ".join(job.CASES), metavar="STR ...")] = (
         tuple(job.CASES))
+    rounds: Annotated[int, tyro.conf.arg(help="times that what is fast is measured, in turn with its rivals")] = job.Size().rounds
     quick: Annotated[bool, tyro.conf.arg(help="tiny sizes, to see that it works; the numbers mean nothing")] = False
     json: Annotated[bool, tyro.conf.arg(help=COMMON["json"][2])] = False
 
@@ -54,7 +55,8 @@ def run(options: Options) -> int:
     if job.find_spec("torchdiffeq") is None:
         raise BadInput("torchdiffeq", None, 'not installed: pip install "ncflow[bench]"')
     out, device = writable(options.out), find_device(options.device)
-    size = job.QUICK if options.quick else job.Size()
+    require(options.rounds > 0, "rounds", options.rounds, "a whole number greater than 0")
+    size = job.QUICK if options.quick else job.Size(rounds=options.rounds)
     start, about, cases = perf_counter(), machine(options.device), []
     gpu: Any = "unmeasured"
     if device.type != "cpu":
