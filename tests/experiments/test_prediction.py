@@ -6,12 +6,12 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from experiments.paper.evidence import gather
+from experiments.paper.evidence import Evidence, Row, gather
 from experiments.paper.experiment import Judgement
 from experiments.paper.networks import Network
 from experiments.sweeps import Catalogue
 from experiments.sweeps.work import work
-from experiments.why import forecast_law, prediction
+from experiments.why import forecast_law, forecast_resnet, prediction
 from experiments.why.forecast_law import (
     CALIBRATION,
     FROZEN,
@@ -179,3 +179,28 @@ def test_smoke(tmp_path):
     prediction.figure(evidence, None).savefig(tmp_path / "figure.png")
     few = replace(evidence, rows=evidence.rows[:2])
     assert {v.judgement for v in prediction.judge(few)} == {Judgement.UNTESTABLE}
+
+
+def test_resnets_are_held_against_the_closed_form(tmp_path):
+    made = prediction.conditions("laptop-resnet")
+    assert {c.setting.dataset for c in made} == {"mnist", "cifar10", "fashion_mnist", "digits"}
+    assert {(c.setting.architecture, c.setting.second_loss) for c in made} == {("resnet20", "mse")}
+    ends = {"mnist": (2.0, 2.2), "cifar10": (1.8, 1.8), "digits": (2.4, 2.4)}
+
+    def net(fn: float) -> Network:
+        values = {"fn": np.array([fn]), "nc1_trace_ratio": np.array([0.1])}
+        return Network("x", 0, np.array([9.0]), np.array([2]), values, {2: "mse"})
+
+    rows = tuple(Row(c, tuple(net(fn) for fn in ends.get(c.setting.dataset, ()))) for c in made)
+    evidence = Evidence("prediction", "laptop-resnet", made[0].group, rows)
+    found = {e.label: e for e in forecast_resnet.expectations(evidence)}
+    assert set(found) == {"MNIST", "CIFAR-10", "digits"}
+    level = np.sqrt(1 - 1e-3 * 5 * np.sqrt(10 / 4) * np.sqrt(10 / 9)) * 36**0.25  # THEORY 6.5, c = 1/K, L = 4, free bias
+    assert found["MNIST"].closed == pytest.approx(level, rel=1e-3)
+    assert found["MNIST"].error == pytest.approx(level / 2.1 - 1, rel=1e-2) and found["CIFAR-10"].others == pytest.approx(2.25)
+    verdict = prediction.judge(evidence)[-1]
+    assert verdict.claim == "prediction.resnet" and verdict.judgement == Judgement.CONTRADICTED
+    assert {v.judgement for v in prediction.judge(evidence)[:-1]} == {Judgement.UNTESTABLE}
+    prediction.figure(evidence, None).savefig(tmp_path / "figure.png")
+    alone = replace(evidence, rows=rows[:1])
+    assert prediction.judge(alone)[-1].judgement == Judgement.UNTESTABLE
