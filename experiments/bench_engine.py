@@ -277,7 +277,8 @@ def published(size: Size, device: str, tell: Callable[[float], None]) -> Case:
                 ("M", "by", "seconds", "times as long", "t or steps", "fn error on the way", "distance"))
     labels = np.repeat(np.arange(K), n)
     for step, M in enumerate(size.depths):
-        model = UFM(**shape, layers=M, loss="mse", loss_scale=0.5, bias="none", decay=Decay(weights=decay, features=decay))
+        model = UFM(classes=K, samples_per_class=n, width=p, layers=M, loss="mse", loss_scale=0.5, bias="none",
+                    decay=Decay(weights=decay, features=decay))
         point = fixed_point(model)
         g = np.random.default_rng(0)
         state = {"H": 0.1 * g.normal(size=(p, K * n)), "W": [0.1 * g.normal(size=(p if i < M - 1 else K, p)) for i in range(M)]}

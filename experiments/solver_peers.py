@@ -13,7 +13,7 @@ from experiments.plain_ufm import Field
 
 def torchode_run(field: Field, y: np.ndarray, times: Sequence[float] | np.ndarray, rtol: float) -> tuple[np.ndarray, int, float]:
     """States (times, size), evaluations and seconds of torchode's Dopri5."""
-    import torchode
+    import torchode  # pyright: ignore[reportMissingImports]  # cannot be installed beside tyro
 
     targets, count = torch.as_tensor(field.targets), 0
     K, columns = targets.shape

@@ -206,7 +206,7 @@ class UFM(_Classifier):
         bias: "none", "free" (not decayed) or "decayed" head bias.
         activation: a name that `ncflow.activations.find` knows ("relu^1.5" too), applied to the output of every layer below the
             head (not to the free features), as a phi(x/a) with a = `activation_scale`, one number or one per lane.
-        decay: a `Decay`, or one number for weights and features (and the bias if it is decayed).
+        decay: a `Decay`, or one number (or one per lane) for weights and features, and the bias if it is decayed.
         mobility: theta in dH/dt = -theta dL/dH, one number or one per lane; 1 is the plain UFM.
         nonnegative: whether the features are constrained to H >= 0, as what follows a ReLU.
         normalization: "none", or "batch": the features are a ReLU of `streams` batch-normalised blocks summed on one residual
@@ -218,7 +218,7 @@ class UFM(_Classifier):
     """
 
     width: int | Sequence[int] = 64
-    decay: Decay | float = field(default_factory=Decay)
+    decay: Decay | Numbers = field(default_factory=Decay)
     mobility: Numbers = 1.0
     nonnegative: bool = False
     normalization: str = "none"

@@ -33,7 +33,7 @@ def simulate(
     seeds: Iterable[int] = (0,),
     initial: dict[str, Any] | None = None,
     until: float | None = None,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[float] | np.ndarray | None = None,
     rtol: float = 1e-8,
     atol: float = 1e-12,
     flow: str = "auto",
@@ -147,7 +147,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def _times(until: float | None, save_at: Sequence[float] | None) -> np.ndarray:
+def _times(until: float | None, save_at: Sequence[float] | np.ndarray | None) -> np.ndarray:
     if save_at is not None:
         try:
             times = np.asarray(save_at, dtype=float)
@@ -167,7 +167,7 @@ def _times(until: float | None, save_at: Sequence[float] | None) -> np.ndarray:
     return np.concatenate([[0.0], until * np.logspace(-6, 0, DEFAULT_SAVES)])
 
 
-def _step_times(phases: Sequence[Phase], until: float | None, save_at: Sequence[float] | None) -> np.ndarray:
+def _step_times(phases: Sequence[Phase], until: float | None, save_at: Sequence[float] | np.ndarray | None) -> np.ndarray:
     """Recorded steps of a run of `phases`: whole numbers, the last step included."""
     end = sum(p.steps for p in phases if isinstance(p, Phase))
     require(until in (None, end), "until", until, f"{end}, the steps of all phases, or left out")

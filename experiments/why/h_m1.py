@@ -108,8 +108,8 @@ def _knobs(name: str, preset: str) -> tuple[float, ...]:
     """For the simulation, three to a knob of the networks."""
     if name not in FAMILIES:
         return (1.0,)
-    ends = np.log10([min(FAMILIES[name]), max(FAMILIES[name])])
-    return tuple(float(f"{v:.3g}") for v in np.logspace(*ends, 2 if preset == "smoke" else 13))
+    low, high = min(FAMILIES[name]), max(FAMILIES[name])
+    return tuple(float(f"{v:.3g}") for v in np.geomspace(low, high, 2 if preset == "smoke" else 13))
 
 
 def points(evidence: Evidence) -> list[Point]:

@@ -159,12 +159,12 @@ def _raises(claim: str, found: dict[Cell, np.ndarray], rest: str) -> Verdict:
             name = f"{LOSSES[loss]}, {'BatchNorm' if other else 'no norm'}"
         if pair[0] not in found or pair[1] not in found:
             continue
-        logs = [np.log(found[cell]) for cell in pair]
+        logs = (np.log(found[pair[0]]), np.log(found[pair[1]]))
         text = f"{name} {found[pair[1]].mean():.2f} to {found[pair[0]].mean():.2f}"
         if min(len(v) for v in logs) < 2:
             words.append(text)
             continue
-        gap = statistics.difference(*logs)
+        gap = statistics.difference(logs[0], logs[1])
         parts.append(R if gap.low > 0 else C if gap.high < 0 else P)
         words.append(f"{text} (times {np.exp(gap.difference):.2f} [{np.exp(gap.low):.2f}, {np.exp(gap.high):.2f}])")
     text = "fn at rest without and with: " + "; ".join(words) if words else "–"
