@@ -18,7 +18,7 @@ PROTOCOL_HELP = {
     "dataset": "digits (embedded), mnist, fashion_mnist or cifar10",
     "architecture": "mlp, residual_mlp or resnet20",
     "subset": "train on this many images, the same number of each class",
-    "scaling": "standardised or unit",
+    "scaling": "standardised, tripled (3 times that) or unit (pixels in [0, 1])",
     "data_seed": "seed of the subset",
     "image_size": "height and width to pad (MNIST: 32) or to average pixels to (MNIST: 14)",
     "channels": "3 to repeat a grey image (resnet20)",

@@ -22,7 +22,7 @@ import numpy as np
 
 from ncflow.errors import BadInput, require
 
-SCALINGS = ("standardised", "unit")
+SCALINGS = ("standardised", "tripled", "unit")
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -132,7 +132,7 @@ def load(
             the same seed is contained in a larger one. None: the whole training set.
         root: folder of the `.npz` files; default the environment's NCFLOW_DATA, else the user's cache folder.
         scaling: "standardised", (x - mean)/std with the usual constants (mnist, cifar10 per channel) or those
-            measured on the whole training set (digits, fashion_mnist: one number each); "unit", x in [0, 1].
+            measured on the whole training set (digits, fashion_mnist: one number each); "tripled", 3 times that; "unit", x in [0, 1].
         seed: of the subset.
         size: height and width: larger than the source's, black is added all around (32 for MNIST, as the authors did);
             a divisor of it, blocks of pixels are averaged (14 for MNIST); None as it is.
@@ -154,7 +154,9 @@ def load(
     sha256 = _content_hash(arrays)
     if source.sha256 and sha256 != source.sha256:
         raise BadInput("dataset", name, f"content hash {sha256[:16]}..., accepted is {source.sha256[:16]}...")
-    mean, std = _moments(source, arrays["x_train"], top) if scaling == "standardised" else ((0.0,), (1.0,))
+    mean, std = _moments(source, arrays["x_train"], top) if scaling != "unit" else ((0.0,), (1.0,))
+    if scaling == "tripled":
+        std = tuple(s / 3 for s in std)
 
     table = (np.arange(256) / top - np.reshape(mean, (-1, 1))) / np.reshape(std, (-1, 1))
     table = np.broadcast_to(table, (source.shape[0], 256)).astype(np.float32)

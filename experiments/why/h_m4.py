@@ -61,7 +61,7 @@ def conditions(preset: str) -> tuple[Condition, ...]:
     varied: list[tuple[str, dict]] = [(f"depth {d}", {"depth": d}) for d in ((3,) if small else (3, 7))]
     if not small:
         varied += [(f"width {w}", {"width": w}) for w in s.widths if w != s.base.width]
-        varied += [("inputs in [0, 1]", {"scaling": "unit"})]
+        varied += [("inputs in [0, 1]", {"scaling": "unit"}), ("inputs times 3", {"scaling": "tripled"})]
         varied += [("SGD, decay 1e-3", {"optimiser": "sgd", "lr": 0.03, "decay": 1e-3}), ("AdamW", {"optimiser": "adamw"})]
         full = {"batch_size": 1797, "epochs_ce": 200, "epochs_mse": 1800, "settle_epochs": 2000, "measure_every": 20}
         varied += [("full batch", full)]

@@ -36,6 +36,7 @@ def test_digits_are_all_there_and_standardised_by_one_mean_and_std():
     unit = load("digits", scaling="unit")
     assert unit.x_train.min() == 0 and unit.x_train.max() == 1 and unit.sha256 == data.sha256
     np.testing.assert_allclose(data.x_train, (unit.x_train - data.mean[0]) / data.std[0], atol=1e-6)
+    np.testing.assert_allclose(load("digits", scaling="tripled").x_train, 3 * data.x_train, rtol=1e-6)
 
 
 def test_mnist_uses_the_authors_constants(tmp_path):
