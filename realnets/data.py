@@ -132,7 +132,8 @@ def load(
             the same seed is contained in a larger one. None: the whole training set.
         root: folder of the `.npz` files; default the environment's NCFLOW_DATA, else the user's cache folder.
         scaling: "standardised", (x - mean)/std with the usual constants (mnist, cifar10 per channel) or those
-            measured on the whole training set (digits, fashion_mnist: one number each); "tripled", 3 times that; "unit", x in [0, 1].
+            measured on the whole training set (digits, fashion_mnist: one number each); "tripled", 3 times that;
+            "unit", x in [0, 1].
         seed: of the subset.
         size: height and width: larger than the source's, black is added all around (32 for MNIST, as the authors did);
             a divisor of it, blocks of pixels are averaged (14 for MNIST); None as it is.
