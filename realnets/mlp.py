@@ -134,12 +134,12 @@ class LaneMLP:
             below = below + torch.stack([b.double().square().sum(-1) for b in self.biases[:-1]], -1)
         return ((self.phi.degree or 1) * squares[:, 1:] - below) / squares.mean(-1, keepdim=True)
 
-    def rescale(self, alpha: Tensor) -> None:
-        """Multiply weight and bias of the last hidden layer of each lane by alpha (L,)."""
-        require(self.layers >= 2, "alphas", alpha.tolist(), "a network with a hidden layer")
-        self.weights[-2].mul_(alpha.view(-1, 1, 1).to(self.theta))
+    def rescale(self, alpha: Tensor, layer: int = -2) -> None:
+        """Multiply weight and bias of a layer, the last hidden one by default, of each lane by alpha (L,)."""
+        require(self.layers >= -layer, "alphas", alpha.tolist(), "a network with a hidden layer")
+        self.weights[layer].mul_(alpha.view(-1, 1, 1).to(self.theta))
         if self.biases:
-            self.biases[-2].mul_(alpha.view(-1, 1).to(self.theta))
+            self.biases[layer].mul_(alpha.view(-1, 1).to(self.theta))
 
     def work(self, batch: int) -> float:
         """Floating-point operations of one batched product, mean over the layers, at this batch size."""

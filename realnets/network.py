@@ -21,7 +21,8 @@ class Network(Protocol):
     - `widest`: the largest number of activations that one sample has in one layer, which decides the size of blocks;
     - `balance() -> Tensor` (L, n) float64: residuals of the identities between parameter norms that hold at rest under
       equal decay, over the mean squared layer norm;
-    - `rescale(alpha)`: multiply the last hidden layer of each lane by alpha (L,), the paper's intervention.
+    - `rescale(alpha)`: multiply the last hidden layer of each lane by alpha (L,), the paper's intervention; `MLP` takes another
+      layer, too.
 
     Attributes:
         lanes, classes: L and K.

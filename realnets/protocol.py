@@ -21,6 +21,7 @@ from realnets.presets import DIGITS, MNIST, PRESETS, RESNET
 NC1 = ("nc1_trace_ratio", "nc1_pinv_over_k", "nc1_pinv", "cdnv")
 STOPS = ("end", "t_nc")
 
+_LAST_HIDDEN = -2  # place among the weight layers
 _UNSET: Any = None  # resolved by data set in __post_init__
 if TYPE_CHECKING:  # what an instance holds
     Whole = int
@@ -68,7 +69,8 @@ class TwoPhase:
         epochs_ce, epochs_mse: lengths of phase 1 (mean cross-entropy) and phase 2 (squared error, mean over N K);
             phase 2 may have none.
         second_loss: "mse", or "cross_entropy" to continue with that in phase 2.
-        alphas: factors on the last hidden layer at the start of phase 2, one lane each: the paper's intervention.
+        alphas: factors on a layer at the start of phase 2, one lane each: the paper's intervention.
+        rescaled_layer: which one, an index into the weight layers; -2, the last hidden one, is the paper's. Others for mlp only.
         stop: "end", or "t_nc": a lane ends at the first measurement with NC1 below the threshold, as the authors did.
         settle: add a third stage, which brings each lane to rest with a decaying step (see `realnets.settle`), of at most
             `settle_epochs` (default four times those before).
@@ -113,6 +115,7 @@ class TwoPhase:
     epochs_mse: Whole = _UNSET
     second_loss: str = "mse"
     alphas: tuple[float, ...] = (1.0,)
+    rescaled_layer: int = _LAST_HIDDEN
     stop: str = "end"
     settle: bool = False
     settle_epochs: Whole = _UNSET
@@ -163,6 +166,7 @@ class TwoPhase:
         rates = tuple(_real("lr", v, above=True) for v in _sequence("lr", self.lr))
         self._set("lr", rates[0] if len(rates) == 1 else rates)
         self._set("alphas", tuple(_real("alphas", v, above=True) for v in _sequence("alphas", self.alphas)))
+        self._layer()
         for name in ("milestones_ce", "milestones_mse"):
             whole = tuple(_whole(name, v, 1) for v in _sequence(name, getattr(self, name), least=0))
             self._set(name, whole)
@@ -177,6 +181,16 @@ class TwoPhase:
         good = self.channels is None or (self.architecture == "resnet20" and self.channels in (there, 3))
         accepted = "3, or None for as many as there are" if self.architecture == "resnet20" else "None: it is for resnet20"
         require(good, "channels", self.channels, accepted)
+
+    def _layer(self) -> None:
+        """The rescaled layer, counted from the head."""
+        layer, count = self.rescaled_layer, self.depth + 1
+        whole = isinstance(layer, int) and not isinstance(layer, bool) and -count <= layer < count
+        require(whole, "rescaled_layer", layer, f"a whole number, {-count} to {count - 1}")
+        layer = layer - count if layer >= 0 else layer
+        mlp = self.architecture == "mlp" or layer == _LAST_HIDDEN
+        require(mlp, "rescaled_layer", self.rescaled_layer, f"{_LAST_HIDDEN} for {self.architecture}")
+        self._set("rescaled_layer", layer)
 
     def _spans(self) -> None:
         """What the lengths of the phases decide."""
@@ -232,8 +246,11 @@ class TwoPhase:
         return tuple(learning_rate(self.schedule, lr, epoch, length, milestones, self.lr_factor) for lr in self.lrs)
 
     def config(self) -> dict[str, Any]:
-        """Every field, JSON-ready."""
-        return asdict(self)
+        """Every field, JSON-ready; a run of the paper's intervention is the same as before there were others."""
+        fields = asdict(self)
+        if self.rescaled_layer == _LAST_HIDDEN:
+            del fields["rescaled_layer"]
+        return fields
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -74,7 +74,7 @@ def build(
         "seed": ("lane", np.array([lane.seed for lane in lanes])),
         "decay": ("lane", np.array([lane.decay for lane in lanes]), {"long_name": "weight decay"}),
         "lr": ("lane", np.array([lane.lr for lane in lanes]), {"long_name": "learning rate at the start of each phase"}),
-        "alpha": ("lane", np.array([lane.alpha for lane in lanes]), {"long_name": "factor on the last hidden layer at phase 2"}),
+        "alpha": ("lane", np.array([lane.alpha for lane in lanes]), {"long_name": "factor on the rescaled layer at phase 2"}),
     }
     if "nc1_hidden" in measured:
         coords["hidden"] = np.arange(1, measured["nc1_hidden"].shape[2] + 1)

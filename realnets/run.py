@@ -110,7 +110,9 @@ class Run:
         if phase == 2:
             self.branch()
             if any(lane.alpha != 1 for lane in self.lanes):
-                self.net.rescale(torch.tensor([lane.alpha for lane in self.lanes], device=self.device))  # type: ignore[attr-defined]
+                alphas = torch.tensor([lane.alpha for lane in self.lanes], device=self.device)
+                where = (p.rescaled_layer,) if p.architecture == "mlp" else ()
+                self.net.rescale(alphas, *where)  # type: ignore[attr-defined]
         if phase == SETTLE:
             self.settling = Settling(torch.tensor([lane.lr for lane in self.lanes]), p.epochs)
         self.phase = phase

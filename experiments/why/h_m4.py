@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -42,6 +43,8 @@ STATEMENTS = (
     Statement("h_m4.single", "One setting has one fn at rest, whatever the seed.", SOURCE, SECTION),
 )
 IDS = tuple(s.id for s in STATEMENTS)
+#: Rescaled layers besides the last hidden one, of a network with five.
+LAYERS = {-6: "first layer", -1: "head"}
 ALPHAS = (0.03, 0.1, 0.3, 3.0, 10.0, 30.0)
 MANY = tuple(range(10))
 #: Two values of fn at rest this far apart, relative, are two minima; the third stage tells 0.3% from none.
@@ -68,6 +71,8 @@ def conditions(preset: str) -> tuple[Condition, ...]:
     made += [_one(s, label, **changes) for label, changes in varied]
     for alpha in ALPHAS[:1] if small else ALPHAS:
         made.append(_one(s, f"rescaled by {alpha:g}", alpha=alpha))
+    for layer, alpha in () if small else product(LAYERS, (0.3, 3.0)):
+        made.append(_one(s, f"{LAYERS[layer]} by {alpha:g}", alpha=alpha, rescaled_layer=layer))
     made += _studies(s, [c.setting for c in made if isinstance(c.setting, TwoPhase)], small)
     return tuple(made)
 
@@ -93,6 +98,12 @@ def _studies(s: Setting, settings: list[TwoPhase], small: bool) -> list[Conditio
 
 def arms(evidence: Evidence) -> list[Row]:
     return [r for r in evidence.present if "alpha" in r.condition.parameters]
+
+
+def _arm(row: Row) -> str:
+    """ "0.3", "head by 0.3": factor, and the layer where it is not the last hidden one."""
+    p = row.condition.parameters
+    return row.condition.label if "rescaled_layer" in p else f"{p['alpha']:g}"
 
 
 def settings_of(evidence: Evidence) -> list[Row]:
@@ -232,7 +243,7 @@ def _attractor(evidence: Evidence, home: Row | None, flows: list) -> Verdict:
             [(final(n), seeds[n.seed]) for n in row.networks if np.isfinite(seeds.get(n.seed, np.nan)) and np.isfinite(final(n))]
         )
         if len(pairs):
-            words.append(f"{row.condition.parameters['alpha']:g}: {percent(pairs[:, 0] / pairs[:, 1] - 1)}")
+            words.append(f"{_arm(row)}: {percent(pairs[:, 0] / pairs[:, 1] - 1)}")
             parts.append(_paired(pairs))
     for run in flows:
         off = np.abs(column(run, "end") - 1)
@@ -248,9 +259,8 @@ def _attractor(evidence: Evidence, home: Row | None, flows: list) -> Verdict:
         )
         parts += [R if v < SAME else C for v in off]
     judgement = agreed(parts)
-    text = (f"control {told(goal)}; rescaled last hidden layer, off the control of the seed: " if len(goal) else "") + "; ".join(
-        words
-    )
+    start = f"control {told(goal)}; rescaled (the last hidden layer if not said), off the control of the seed: "
+    text = (start if len(goal) else "") + "; ".join(words)
     if judgement is None:
         return untestable("h_m4.attractor", "no rescaled arm with two pairs of seeds", text, THEORY)
     return Verdict(
@@ -366,7 +376,8 @@ def figure(evidence: Evidence, logs: Evidence | None) -> Figure:
         ]
         figures.against(axes[0, 0], range(len(rows)), series, "fn", "", names=[r.condition.label for r in rows], lines=False)
         axes[0, 0].tick_params(axis="x", labelsize=6, rotation=70)
-    turned = [*arms(evidence), *([home] if home is not None else [])]
+    turned = [r for r in arms(evidence) if "rescaled_layer" not in r.condition.parameters]
+    turned += [home] if home is not None else []
     turned.sort(key=lambda r: r.condition.parameters.get("alpha", 1.0))
     if turned:
         at = [r.condition.parameters.get("alpha", 1.0) for r in turned]

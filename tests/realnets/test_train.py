@@ -239,6 +239,22 @@ def test_lanes_of_an_intervention_share_phase_1_and_are_rescaled_at_phase_2(monk
     np.testing.assert_array_equal(run.net.named()["W_1"], arms.final["W_1"][:2])
 
 
+@pytest.mark.parametrize("layer", [0, -1])
+def test_any_layer_of_a_perceptron_can_be_rescaled(layer):
+    from realnets.run import Run
+
+    p = replace(TINY, alphas=(0.5, 3.0), rescaled_layer=layer)
+    run = Run(p, load("digits", 200), torch.device("cpu"), torch.float32)
+    run.begin(1)
+    before = {name: view.clone() for name, view in run.net.named().items()}
+    run.begin(2)
+    own = p.depth + 1 if layer < 0 else 1
+    for name, view in run.net.named().items():
+        for k, alpha in enumerate((0.5, 0.5, 3.0, 3.0)):
+            assert torch.equal(view[k], before[name][k % 2] * (alpha if name in (f"W_{own}", f"b_{own}") else 1.0)), name
+    assert p.config()["rescaled_layer"] == own - 2 - p.depth and "rescaled_layer" not in TINY.config()
+
+
 def test_learning_rates_are_lanes():
     both = train(replace(TINY, lr=(1e-3, 3e-3)))
     assert both.data["lr"].values.tolist() == [1e-3, 1e-3, 3e-3, 3e-3]
