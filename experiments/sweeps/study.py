@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,8 +23,10 @@ class Study(ABC):
     kind: ClassVar[str]
 
     def config(self) -> dict[str, Any]:
-        """Every field and the kind, JSON-ready."""
-        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+        """Every field and the kind, JSON-ready; protocols and other studies in it as they say themselves."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        plain = asdict(self)  # type: ignore[call-overload]
+        return {"kind": self.kind, **plain, **{name: v.config() for name, v in own.items() if hasattr(v, "config")}}
 
     @abstractmethod
     def run(self, *, root: str | Path | None, progress: Callable[[float], None]) -> Trajectory:

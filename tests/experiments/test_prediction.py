@@ -181,6 +181,11 @@ def test_smoke(tmp_path):
     assert {v.judgement for v in prediction.judge(few)} == {Judgement.UNTESTABLE}
 
 
+def test_a_forecast_knows_its_network_by_what_that_says_of_itself():
+    """So that a field with its default, added later, makes no other run of it."""
+    assert Forecasting(setting=BASE).config()["setting"] == BASE.config()
+
+
 def test_resnets_are_held_against_the_closed_form(tmp_path):
     made = prediction.conditions("laptop-resnet")
     assert {c.setting.dataset for c in made} == {"mnist", "cifar10", "fashion_mnist", "digits"}
