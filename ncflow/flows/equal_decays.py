@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ncflow.flows.factored import Factored
-from ncflow.flows.linear import add_product, products_above
+from ncflow.flows.linear import products_above
 from ncflow.flows.reduced import ReducedFlow
 from ncflow.model import UFM
 
@@ -58,7 +58,7 @@ class EqualDecaysFlow(ReducedFlow):
         return self.layout.unpack(y)
 
     def field(self, y: Tensor) -> Tensor:
-        blocks, lanes, descent = self.layout.unpack(y), self.lanes, self.lanes["fade"] * y
+        blocks, lanes = self.layout.unpack(y), self.lanes
         B, W, theta = blocks["B"], self.weights(blocks), lanes["mobility"][:, None, None]
         above = products_above(W)
         A = above[0]
@@ -66,10 +66,9 @@ class EqualDecaysFlow(ReducedFlow):
         AC = torch.bmm(torch.bmm(A, W[0].mT), W[0]).addcmul_(blocks["g"][:, :, None], AG, value=-1)
         AC.mul_(theta)  # A (C + B B^T)
         pull = torch.bmm(error + self.scale * torch.bmm(A, B), B.mT).sub_(AC, alpha=self.scale)
-        moves = self.layout.unpack(descent)
-        self.descend(moves, W, above, pull, error)
-        add_product(moves["B"], self.pull(A), error)
-        return descent
+        gains = self.descend(W, above, pull, error)
+        gains["B"] = (self.pull(A), error)
+        return self.velocity(y, gains)
 
     def scatter(self, blocks: dict[str, Tensor], T: Tensor | None) -> Tensor:
         W, B, G = blocks["W_1"], blocks["B"], self.lanes["G"]

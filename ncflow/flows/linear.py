@@ -14,14 +14,6 @@ def products_above(W: list[Tensor]) -> list[Tensor]:
     return above[::-1]
 
 
-def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """out += a b (lanes, rows, columns), `out` being a view into a state: in one go where it has no gaps, as for one lane."""
-    if len(out) == 1:
-        out.baddbmm_(a, b)
-    else:
-        out.add_(torch.bmm(a, b))
-
-
 def weight_gradients(W: list[Tensor], above: list[Tensor], gradient: Tensor) -> list[Tensor]:
     """dL/dW_1 .. dL/dW_M from dL/dA = `gradient` (lanes, K, d) for A = W_M .. W_1, `above` = `products_above`(W)."""
     out = []

@@ -11,7 +11,7 @@ from ncflow import metrics
 from ncflow.flows.factored import Factored
 from ncflow.flows.flow import Flow, Observation, float64, one_layer
 from ncflow.flows.layout import Layout
-from ncflow.flows.linear import add_product, chain, products_above
+from ncflow.flows.linear import chain, products_above
 from ncflow.model import UFM
 
 
@@ -122,14 +122,31 @@ class ReducedFlow(Flow):
         return own.reshape(-1, *[1] * len(self.layout.shapes[name]))
 
     def field(self, y: Tensor) -> Tensor:
-        blocks, descent = self.layout.unpack(y), self.lanes["fade"] * y
+        blocks = self.layout.unpack(y)
         Z, W = blocks["Z"], self.weights(blocks)
         above = products_above(W)
         error = self.error(blocks, above[0], Z)
-        moves = self.layout.unpack(descent)
-        self.descend(moves, W, above, torch.bmm(error, Z.mT), error)
-        add_product(moves["Z"], self.pull(above[0]), error)
-        return descent
+        gains = self.descend(W, above, torch.bmm(error, Z.mT), error)
+        gains["Z"] = (self.pull(above[0]), error)
+        return self.velocity(y, gains)
+
+    def velocity(self, y: Tensor, gains: dict[str, Tensor | tuple[Tensor, Tensor]]) -> Tensor:
+        """What decays by itself, and what blocks gain besides: numbers, or two factors of a product."""
+        if len(y) == 1:  # without copies: blocks have no gaps
+            out = self.lanes["fade"] * y
+            for name, block in self.layout.unpack(out).items():
+                gain = gains.get(name)
+                if isinstance(gain, tuple):
+                    block.baddbmm_(*gain)
+                elif gain is not None:
+                    block += gain
+            return out
+        whole = {}
+        for name, block in self.layout.unpack(y).items():
+            gain = gains.get(name)
+            gain = torch.bmm(*gain) if isinstance(gain, tuple) else torch.zeros_like(block) if gain is None else gain
+            whole[name] = gain.addcmul_(self.rate(name), block, value=-1)
+        return self.layout.pack(whole)
 
     def pull(self, A: Tensor) -> Tensor:
         """theta A^T (lanes, d_0, K), by which the features feel the error."""
@@ -143,15 +160,17 @@ class ReducedFlow(Flow):
         return error
 
     def descend(
-        self, moves: dict[str, Tensor], W: list[Tensor], above: list[Tensor], gradient: Tensor, error: Tensor
-    ) -> None:  # fmt: skip
-        """Add the data term to the velocities of weights and bias; `gradient` is minus its derivative by A."""
-        if "b" in moves:
-            moves["b"] += error[:, :, : self.classes] @ self.root
+        self, W: list[Tensor], above: list[Tensor], gradient: Tensor, error: Tensor
+    ) -> dict[str, Tensor | tuple[Tensor, Tensor]]:  # fmt: skip
+        """What weights and bias gain by the data term; `gradient` is minus its derivative by A."""
+        gains: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
         for i, (w, top) in enumerate(zip(W[:-1], above[1:], strict=True), 1):
-            add_product(moves[f"W_{i}"], top.mT, gradient)
+            gains[f"W_{i}"] = (top.mT, gradient)
             gradient = torch.bmm(gradient, w.mT)
-        moves[f"W_{len(W)}"] += gradient
+        gains[f"W_{len(W)}"] = gradient
+        if "b" in self.layout.shapes:
+            gains["b"] = error[:, :, : self.classes] @ self.root
+        return gains
 
     # What is measured
 
