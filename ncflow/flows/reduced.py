@@ -132,7 +132,9 @@ class ReducedFlow(Flow):
 
     def velocity(self, y: Tensor, gains: dict[str, Tensor | tuple[Tensor, Tensor]]) -> Tensor:
         """What decays by itself, and what blocks gain besides: numbers, or two factors of a product."""
-        if len(y) == 1:  # without copies: blocks have no gaps
+        if len(y) == 1 and self.layout.size > 2**15:
+            # Without copies, as blocks have no gaps. Only where lanes of this size go one by one anyway (`job._GROUP`), since
+            # the product rounds differently in place, and a lane must not depend on whether it has neighbours.
             out = self.lanes["fade"] * y
             for name, block in self.layout.unpack(out).items():
                 gain = gains.get(name)

@@ -375,3 +375,14 @@ def test_moments_cost_the_same_whatever_the_number_of_samples():
     few, many = (run.data for run in runs)
     np.testing.assert_allclose(many["fn"], few["fn"], rtol=1e-6)
     assert many["evaluations"].item() == pytest.approx(few["evaluations"].item(), rel=0.2)
+
+
+@pytest.mark.parametrize("bias", ["none", "free"])
+def test_a_large_state_moves_in_place_as_it_does_beside_another(bias):
+    model = UFM(classes=4, samples_per_class=20, width=64, layers=9, bias=bias)
+    blocks, lanes = {name: x[None] for name, x in draw(model, 0).items()}, torch.zeros(2, dtype=torch.int64)
+    (flow, _), = plan("reduced", model, lanes, blocks, lanes, Horizon())
+    y = flow.begin(blocks, lanes)
+    assert flow.layout.size > 2**15
+    alone = flow.select(lanes[:1]).field(y[:1])
+    torch.testing.assert_close(alone, flow.field(y)[:1], rtol=1e-12, atol=1e-15)
