@@ -14,6 +14,10 @@ from ncflow.flows.layout import Layout
 from ncflow.flows.linear import chain, products_above
 from ncflow.model import UFM
 
+#: States of more numbers than this go one by one (`job._GROUP` has room for one) and move in place. Smaller ones do not: the
+#: product rounds differently in place, and a lane must not depend on whether it has neighbours.
+_ALONE = 2**15
+
 
 class ReducedFlow(Flow):
     """The flow of K + r pseudo-samples Z = [B, F] (see `factored`); any n_k, number of layers and bias:
@@ -46,8 +50,9 @@ class ReducedFlow(Flow):
         self.classes, self.samples, self.states = K, model.samples, states
         labels = torch.as_tensor(model.labels if states.V is not None else [], device=device)
         super().__init__(Layout(self.shapes(model)), lanes, model.layers, labels)
-        fades = [self.rate(name).expand(-1, *shape).flatten(1) for name, shape in self.layout.shapes.items()]
-        self.lanes["fade"] = -torch.cat(fades, 1)
+        if self.layout.size > _ALONE:
+            fades = [self.rate(name).expand(-1, *shape).flatten(1) for name, shape in self.layout.shapes.items()]
+            self.lanes["fade"] = -torch.cat(fades, 1)
         # Pseudo-samples are as large as the root of the samples that they stand for.
         size = (self.samples / K) ** 0.5
         self.unit = torch.cat([lane.new_full((numbers,), size if name in ("Z", "B", "z", "f") else 1.0, dtype=torch.float64)
@@ -132,9 +137,7 @@ class ReducedFlow(Flow):
 
     def velocity(self, y: Tensor, gains: dict[str, Tensor | tuple[Tensor, Tensor]]) -> Tensor:
         """What decays by itself, and what blocks gain besides: numbers, or two factors of a product."""
-        if len(y) == 1 and self.layout.size > 2**15:
-            # Without copies, as blocks have no gaps. Only where lanes of this size go one by one anyway (`job._GROUP`), since
-            # the product rounds differently in place, and a lane must not depend on whether it has neighbours.
+        if len(y) == 1 and "fade" in self.lanes:  # without copies, as blocks have no gaps
             out = self.lanes["fade"] * y
             for name, block in self.layout.unpack(out).items():
                 gain = gains.get(name)
